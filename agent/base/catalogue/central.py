@@ -1,0 +1,75 @@
+"""What the central service writes: forecasts, scores, ETA, exhaustion, and its own state.
+
+The metrics marked dynamic carry the labels of the series they speak of, plus `monitor` and
+`model`; central is scraped with honor_labels.
+"""
+
+from __future__ import annotations
+
+from agent.base.catalogue.metric import Metric
+
+MONITOR = ("monitor", "model")
+
+YHAT = Metric("gpuvigil_yhat", "gauge", "Expected value.", labels=MONITOR, dynamic=True)
+YHAT_LOWER = Metric("gpuvigil_yhat_lower", "gauge", "Lower edge of the interval.", labels=MONITOR, dynamic=True)
+YHAT_UPPER = Metric("gpuvigil_yhat_upper", "gauge", "Upper edge of the interval.", labels=MONITOR, dynamic=True)
+SCORE = Metric(
+    "gpuvigil_anomaly_score",
+    "gauge",
+    "0 at yhat, 1 at the interval's edge, above 1 outside.",
+    labels=MONITOR,
+    dynamic=True,
+)
+MONITOR_STATE = Metric(
+    "gpuvigil_monitor_state",
+    "gauge",
+    "1 for the monitor's present state: ok, warming_up, no_data, stale, error.",
+    labels=("monitor", "state"),
+)
+MONITOR_SERIES = Metric("gpuvigil_monitor_series", "gauge", "Series the monitor reads.", labels=("monitor",))
+MONITOR_RUNS = Metric("gpuvigil_monitor_runs", "counter", "Runs by outcome.", labels=("monitor", "outcome"))
+MONITOR_LAST_RUN = Metric(
+    "gpuvigil_monitor_last_run_timestamp_seconds", "gauge", "When it last ended well.", "seconds", ("monitor",)
+)
+MONITOR_DURATION = Metric(
+    "gpuvigil_monitor_duration_seconds", "gauge", "Time of its last run.", "seconds", ("monitor",)
+)
+
+TRAIN_FINISH = Metric(
+    "gpuvigil_train_finish_timestamp_seconds",
+    "gauge",
+    "When the job is expected to end.",
+    "seconds",
+    ("job_id",),
+    dynamic=True,
+)
+TRAIN_ETA = Metric("gpuvigil_train_eta_seconds", "gauge", "Time left until then.", "seconds", ("job_id",), dynamic=True)
+TRAIN_DEVIATION = Metric(
+    "gpuvigil_train_eta_deviation_ratio",
+    "gauge",
+    "Expected total time against the plan, minus 1; positive is late. bound: expected, low, high.",
+    "ratio",
+    ("job_id", "bound"),
+    dynamic=True,
+)
+EXHAUSTION = Metric(
+    "gpuvigil_capacity_exhaustion_seconds",
+    "gauge",
+    "Time until the resource runs out; absent when no end is in sight within the horizon.",
+    "seconds",
+    ("monitor", "quantile"),
+    dynamic=True,
+)
+
+CENTRAL_BUILD = Metric(
+    "gpuvigil_central_build", "info", "Version of the central service.", labels=("version", "python")
+)
+CENTRAL_UP = Metric("gpuvigil_central_start_timestamp_seconds", "gauge", "When central started.", "seconds")
+SCHEDULER_ALIVE = Metric(
+    "gpuvigil_central_scheduler_tick_timestamp_seconds", "gauge", "When the scheduler's thread last turned.", "seconds"
+)
+JOBS_MISSED = Metric(
+    "gpuvigil_central_jobs_missed", "counter", "Runs the scheduler missed or skipped.", labels=("reason",)
+)
+READ_SECONDS = Metric("gpuvigil_central_read_seconds", "histogram", "Time of one Prometheus query.", "seconds", ())
+READ_ERRORS = Metric("gpuvigil_central_read_errors", "counter", "Queries that failed, by reason.", labels=("reason",))

@@ -1,0 +1,230 @@
+"""GPU metrics: what NVML tells of each GPU, and what the agent concludes from it.
+
+`uuid` is identity; `gpu` a small number, the index at first sight. `synthetic` is "true" for the
+whole life of a process that reads the simulator, and empty (absent) on real hardware.
+"""
+
+from __future__ import annotations
+
+from agent.base.catalogue.metric import Metric
+
+GPU = ("gpu", "uuid", "synthetic")
+NODE = ("synthetic",)
+
+# existence and identity
+INFO = Metric(
+    "gpuvigil_gpu",
+    "info",
+    "Model, driver and place of each known GPU.",
+    labels=(*GPU, "model", "architecture", "driver", "vbios", "pci_bus_id"),
+)
+UP = Metric(
+    "gpuvigil_gpu_up",
+    "gauge",
+    "1 if a known GPU answers, 0 if it is gone; absent while the driver hangs or is not there.",
+    labels=GPU,
+)
+KNOWN = Metric("gpuvigil_gpu_known", "gauge", "GPUs this node has shown since its baseline.", labels=NODE)
+EXPECTED = Metric(
+    "gpuvigil_gpu_expected",
+    "gauge",
+    "GPUs this node should have: configured, else counted on the PCI bus, else the most ever seen.",
+    labels=NODE,
+)
+DRIVER_UP = Metric("gpuvigil_gpu_driver_up", "gauge", "1 if NVML is initialised and answering.", labels=NODE)
+DRIVER_STUCK = Metric(
+    "gpuvigil_gpu_driver_stuck_seconds",
+    "gauge",
+    "How long the present driver call has not returned, once past its deadline; else 0.",
+    "seconds",
+    (*GPU, "call"),
+)
+DRIVER_INFO = Metric(
+    "gpuvigil_gpu_driver",
+    "info",
+    "Driver, NVML and CUDA versions of the node.",
+    labels=(*NODE, "driver", "nvml", "cuda"),
+)
+FEATURE_SUPPORTED = Metric(
+    "gpuvigil_gpu_feature_supported",
+    "gauge",
+    "1 if this GPU and driver can report the feature, 0 if its series are absent for that reason.",
+    labels=(*GPU, "feature"),
+)
+RECOVERY_ACTION = Metric(
+    "gpuvigil_gpu_recovery_action",
+    "gauge",
+    "The driver's own verdict: 0 none, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset, "
+    "5 recover IMEX domain, 6 bus reset, 7 system reboot.",
+    labels=GPU,
+)
+PERSISTENCE = Metric("gpuvigil_gpu_persistence_mode", "gauge", "1 if persistence mode is on.", labels=GPU)
+PSTATE = Metric("gpuvigil_gpu_performance_state", "gauge", "P-state: 0 fastest, 15 slowest.", labels=GPU)
+PROCESSES = Metric("gpuvigil_gpu_processes", "gauge", "Compute processes on the GPU.", labels=GPU)
+
+# 1 utilisation
+UTILIZATION = Metric(
+    "gpuvigil_gpu_utilization_ratio",
+    "gauge",
+    "Share of time in which any kernel ran (100 % while hung in a collective, too).",
+    "ratio",
+    GPU,
+)
+UTILIZATION_WINDOW = Metric(
+    "gpuvigil_gpu_utilization_window_ratio",
+    "gauge",
+    "Utilisation over the sliding window: min, max, p95 of 1 s samples.",
+    "ratio",
+    (*GPU, "stat"),
+)
+SM_ACTIVITY = Metric("gpuvigil_gpu_sm_activity_ratio", "gauge", "Share of SM cycles active (GPM).", "ratio", GPU)
+SM_OCCUPANCY = Metric(
+    "gpuvigil_gpu_sm_occupancy_ratio", "gauge", "Resident warps against the maximum (GPM).", "ratio", GPU
+)
+TENSOR_ACTIVITY = Metric(
+    "gpuvigil_gpu_tensor_activity_ratio", "gauge", "Share of cycles with any tensor pipe active (GPM).", "ratio", GPU
+)
+ENCODER = Metric("gpuvigil_gpu_encoder_utilization_ratio", "gauge", "Video encoder utilisation.", "ratio", GPU)
+DECODER = Metric("gpuvigil_gpu_decoder_utilization_ratio", "gauge", "Video decoder utilisation.", "ratio", GPU)
+
+# 2 memory
+MEMORY_TOTAL = Metric("gpuvigil_gpu_memory_total_bytes", "gauge", "Frame buffer size.", "bytes", GPU)
+MEMORY_USED = Metric("gpuvigil_gpu_memory_used_bytes", "gauge", "Frame buffer in use, without reserved.", "bytes", GPU)
+MEMORY_FREE = Metric("gpuvigil_gpu_memory_free_bytes", "gauge", "Frame buffer free.", "bytes", GPU)
+MEMORY_RESERVED = Metric(
+    "gpuvigil_gpu_memory_reserved_bytes", "gauge", "Frame buffer kept by the driver.", "bytes", GPU
+)
+
+# 3 memory bandwidth
+MEMORY_ACTIVITY = Metric(
+    "gpuvigil_gpu_memory_activity_ratio",
+    "gauge",
+    "Share of time in which memory was read or written: NOT bandwidth (NVML utilization.memory).",
+    "ratio",
+    GPU,
+)
+DRAM_BANDWIDTH_RATIO = Metric(
+    "gpuvigil_gpu_dram_bandwidth_ratio", "gauge", "DRAM bandwidth against its theoretical maximum (GPM).", "ratio", GPU
+)
+DRAM_BANDWIDTH = Metric(
+    "gpuvigil_gpu_dram_bandwidth_bytes_per_second",
+    "gauge",
+    "DRAM bandwidth: ratio times peak.",
+    "bytes_per_second",
+    GPU,
+)
+DRAM_PEAK = Metric(
+    "gpuvigil_gpu_dram_bandwidth_peak_bytes_per_second",
+    "gauge",
+    "Theoretical DRAM bandwidth: 2 x maximum memory clock x bus width / 8.",
+    "bytes_per_second",
+    GPU,
+)
+
+# 4 PCIe
+PCIE_TX = Metric(
+    "gpuvigil_gpu_pcie_tx_bytes_per_second", "gauge", "PCIe bytes sent by the GPU.", "bytes_per_second", GPU
+)
+PCIE_RX = Metric(
+    "gpuvigil_gpu_pcie_rx_bytes_per_second", "gauge", "PCIe bytes received by the GPU.", "bytes_per_second", GPU
+)
+PCIE_GENERATION = Metric("gpuvigil_gpu_pcie_link_generation", "gauge", "Current PCIe generation.", labels=GPU)
+PCIE_GENERATION_MAX = Metric(
+    "gpuvigil_gpu_pcie_link_generation_max", "gauge", "PCIe generation that slot and card allow.", labels=GPU
+)
+PCIE_WIDTH = Metric("gpuvigil_gpu_pcie_link_width", "gauge", "Current PCIe lanes.", labels=GPU)
+PCIE_WIDTH_MAX = Metric("gpuvigil_gpu_pcie_link_width_max", "gauge", "PCIe lanes that slot and card allow.", labels=GPU)
+PCIE_REPLAYS = Metric("gpuvigil_gpu_pcie_replays", "counter", "PCIe replays.", labels=GPU)
+
+# 5 power and energy
+POWER = Metric("gpuvigil_gpu_power_watts", "gauge", "Power drawn, averaged over one second.", "watts", GPU)
+POWER_WINDOW = Metric(
+    "gpuvigil_gpu_power_window_watts", "gauge", "Power over the sliding window: min, max, p95.", "watts", (*GPU, "stat")
+)
+POWER_LIMIT = Metric("gpuvigil_gpu_power_limit_watts", "gauge", "Power limit in force.", "watts", GPU)
+ENERGY = Metric("gpuvigil_gpu_energy_joules", "counter", "Energy drawn, accumulated by the agent.", "joules", GPU)
+
+# 6 temperature
+TEMPERATURE = Metric(
+    "gpuvigil_gpu_temperature_celsius", "gauge", "Temperature of a sensor: core, memory.", "celsius", (*GPU, "sensor")
+)
+TEMPERATURE_WINDOW = Metric(
+    "gpuvigil_gpu_temperature_window_celsius",
+    "gauge",
+    "Core temperature over the sliding window: min, max, p95.",
+    "celsius",
+    (*GPU, "stat"),
+)
+TEMPERATURE_LIMIT = Metric(
+    "gpuvigil_gpu_temperature_limit_celsius",
+    "gauge",
+    "Temperature at which the driver acts: slowdown, shutdown, memory_max, gpu_max.",
+    "celsius",
+    (*GPU, "limit"),
+)
+TEMPERATURE_MARGIN = Metric(
+    "gpuvigil_gpu_temperature_margin_celsius", "gauge", "Degrees left before slowdown.", "celsius", GPU
+)
+FAN = Metric("gpuvigil_gpu_fan_speed_ratio", "gauge", "Fan speed against its maximum.", "ratio", GPU)
+
+# 7 clocks and throttling
+CLOCK = Metric("gpuvigil_gpu_clock_hertz", "gauge", "Clock: graphics, sm, memory, video.", "hertz", (*GPU, "clock"))
+CLOCK_MAX = Metric("gpuvigil_gpu_clock_max_hertz", "gauge", "Highest clock of its kind.", "hertz", (*GPU, "clock"))
+THROTTLE = Metric(
+    "gpuvigil_gpu_throttle", "gauge", "1 while clocks are held down for this reason.", labels=(*GPU, "reason")
+)
+THROTTLE_SECONDS = Metric(
+    "gpuvigil_gpu_throttle_seconds", "counter", "Time clocks were held down, by reason.", "seconds", (*GPU, "reason")
+)
+
+# 8 ECC, row remapping, retired pages
+ECC_ERRORS = Metric(
+    "gpuvigil_gpu_ecc_errors",
+    "counter",
+    "ECC errors; severity corrected or uncorrected, lifetime volatile or aggregate.",
+    labels=(*GPU, "severity", "lifetime"),
+)
+REMAPPED_ROWS = Metric("gpuvigil_gpu_remapped_rows", "gauge", "Memory rows remapped, by cause.", labels=(*GPU, "cause"))
+ROW_REMAP_PENDING = Metric(
+    "gpuvigil_gpu_row_remap_pending", "gauge", "1 if a remapping waits for a GPU reset.", labels=GPU
+)
+ROW_REMAP_FAILURE = Metric(
+    "gpuvigil_gpu_row_remap_failure", "gauge", "1 if a remapping failed: the board wants replacing.", labels=GPU
+)
+RETIRED_PAGES = Metric("gpuvigil_gpu_retired_pages", "gauge", "Retired pages, by cause.", labels=(*GPU, "cause"))
+RETIRED_PAGES_PENDING = Metric(
+    "gpuvigil_gpu_retired_pages_pending", "gauge", "1 if a page retirement waits for a reset.", labels=GPU
+)
+
+# 9 NVLink
+NVLINK_ACTIVE = Metric("gpuvigil_gpu_nvlink_links_active", "gauge", "NVLinks that are up.", labels=GPU)
+NVLINK_LINKS = Metric("gpuvigil_gpu_nvlink_links", "gauge", "NVLinks the GPU has.", labels=GPU)
+NVLINK_TX = Metric("gpuvigil_gpu_nvlink_tx_bytes", "counter", "NVLink payload sent, all links.", "bytes", GPU)
+NVLINK_RX = Metric("gpuvigil_gpu_nvlink_rx_bytes", "counter", "NVLink payload received, all links.", "bytes", GPU)
+NVLINK_ERRORS = Metric(
+    "gpuvigil_gpu_nvlink_errors", "counter", "NVLink errors, all links: replay, recovery, crc.", labels=(*GPU, "kind")
+)
+
+# 10 Xid
+XID_EVENTS = Metric(
+    "gpuvigil_gpu_xid_events",
+    "counter",
+    "Xid events by the action they call for, from NVML events and the kernel log, counted once; "
+    "0 from start-up for every action.",
+    labels=(*GPU, "action"),
+)
+XID_CODES = Metric(
+    "gpuvigil_gpu_xid_codes",
+    "counter",
+    "Xid events by code; a series exists once its code was seen.",
+    labels=(*GPU, "xid", "action"),
+    budget=128,
+)
+XID_LAST = Metric(
+    "gpuvigil_gpu_xid_last_timestamp_seconds",
+    "gauge",
+    "When the code was last seen.",
+    "seconds",
+    (*GPU, "xid"),
+    budget=128,
+)

@@ -1,0 +1,44 @@
+"""Node metrics: CPU, memory, disks, file systems, network and the maintenance flag."""
+
+from __future__ import annotations
+
+from agent.base.catalogue.metric import Metric
+
+UNAME = Metric("gpuvigil_node_uname", "info", "Kernel and host.", labels=("nodename", "release", "machine"))
+BOOT_TIME = Metric("gpuvigil_node_boot_timestamp_seconds", "gauge", "When the node booted.", "seconds")
+CPU_UTILIZATION = Metric(
+    "gpuvigil_node_cpu_utilization_ratio", "gauge", "CPU time not idle since the last sample.", "ratio"
+)
+CPU_SECONDS = Metric("gpuvigil_node_cpu_seconds", "counter", "CPU time by mode, all cores.", "seconds", ("mode",))
+CPUS = Metric("gpuvigil_node_cpus", "gauge", "Logical CPUs.")
+LOAD1 = Metric("gpuvigil_node_load1", "gauge", "Load average over one minute.")
+MEMORY_TOTAL = Metric("gpuvigil_node_memory_total_bytes", "gauge", "Memory.", "bytes")
+MEMORY_AVAILABLE = Metric("gpuvigil_node_memory_available_bytes", "gauge", "Memory available to new work.", "bytes")
+SWAP_USED = Metric("gpuvigil_node_swap_used_bytes", "gauge", "Swap in use.", "bytes")
+DISK_READ = Metric("gpuvigil_node_disk_read_bytes", "counter", "Bytes read.", "bytes", ("device",))
+DISK_WRITTEN = Metric("gpuvigil_node_disk_written_bytes", "counter", "Bytes written.", "bytes", ("device",))
+DISK_BUSY = Metric("gpuvigil_node_disk_io_seconds", "counter", "Time the device was busy.", "seconds", ("device",))
+FS_SIZE = Metric(
+    "gpuvigil_node_filesystem_size_bytes", "gauge", "File system size.", "bytes", ("mountpoint", "device", "fstype")
+)
+FS_AVAIL = Metric(
+    "gpuvigil_node_filesystem_avail_bytes",
+    "gauge",
+    "Bytes a user may still write.",
+    "bytes",
+    ("mountpoint", "device", "fstype"),
+)
+FS_INODES_FREE = Metric(
+    "gpuvigil_node_filesystem_inodes_free", "gauge", "Inodes free.", labels=("mountpoint", "device", "fstype")
+)
+NET_RECEIVED = Metric("gpuvigil_node_network_received_bytes", "counter", "Bytes received.", "bytes", ("device",))
+NET_SENT = Metric("gpuvigil_node_network_sent_bytes", "counter", "Bytes sent.", "bytes", ("device",))
+NET_ERRORS = Metric(
+    "gpuvigil_node_network_errors", "counter", "Errors and drops, by direction.", labels=("device", "direction", "kind")
+)
+MAINTENANCE_UNTIL = Metric(
+    "gpuvigil_node_maintenance_until_timestamp_seconds",
+    "gauge",
+    "Pages of this node stay quiet until then; 0 when no maintenance is set.",
+    "seconds",
+)

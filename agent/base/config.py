@@ -1,0 +1,233 @@
+"""Configuration: YAML checked by pydantic models, every error with file, line and allowed values.
+
+Order of precedence: flag > environment `GPUVIGIL_A__B` > file > default. Unknown keys are refused;
+so is any unknown value of a setting that is a closed choice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from agent.base.errors import ConfigError
+
+ENV_PREFIX = "GPUVIGIL_"
+ENV_RESERVED = ("GPUVIGIL_SIM_",)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+
+
+def parse_duration(text: object) -> float:
+    """Seconds from "90s", "1h30m", "250ms"; a bare number is refused, because its unit is a guess.
+
+    Raises:
+        ValueError: not a duration with a unit.
+    """
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and text == 0:
+        return 0.0
+    if isinstance(text, str):
+        found = _DURATION.findall(text.strip())
+        if found and "".join(number + unit for number, unit in found) == text.strip():
+            return sum(float(number) * _UNITS[unit] for number, unit in found)
+    raise ValueError(f"must be a duration with a unit (ms, s, m, h, d, w) such as 15s or 1h30m, got {text!r}")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""A time span in seconds; in files always with a unit."""
+
+
+class Model(BaseModel):
+    """Base of every settings model: unknown keys are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, str_strip_whitespace=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Lines(yaml.SafeLoader):
+    """A safe YAML loader that refuses duplicate keys (the first is silently lost otherwise)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _line_of(node: yaml.Node | None, path: Iterable[object]) -> int | None:
+    """The 1-based line at which `path` stands in the document, or of its nearest parent."""
+    line: int | None = None
+    for step in path:
+        if node is None:
+            break
+        found: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(step):
+                    line, found = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = node.value[step]
+            line = found.start_mark.line + 1
+        if found is None:
+            break
+        node = found
+    return line
+
+
+def environment(environ: Mapping[str, str], model: type[BaseModel]) -> dict[str, Any]:
+    """The overrides `GPUVIGIL_A__B=value` as a nested mapping; values are read as YAML scalars.
+
+    Raises:
+        ConfigError: a variable names no setting, or its value is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or name.startswith(ENV_RESERVED) or "__" not in name:
+            continue
+        *parents, last = name[len(ENV_PREFIX) :].lower().split("__")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        try:
+            place[last] = yaml.safe_load(environ[name])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"environment {name}: not a YAML value ({error})") from None
+    return found
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def load(
+    model: type[M],
+    path: str | Path | None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> M:
+    """Read and check a configuration.
+
+    Args:
+        model: the pydantic model that the file must match.
+        path: YAML file, or None for defaults only.
+        overrides: values of command-line flags, nested like the file.
+        environ: environment to read `GPUVIGIL_A__B` from (`os.environ` if None).
+
+    Raises:
+        ConfigError: every problem, one a line, as `file:line: key.path: what is wrong`.
+    """
+    text = ""
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8 text") from None
+    return loads(model, text, name=str(path or "defaults"), overrides=overrides, environ=environ)
+
+
+def loads(
+    model: type[M],
+    text: str,
+    *,
+    name: str = "config",
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> M:
+    """As `load`, from text; `name` stands for the file in messages."""
+    loader = _Lines(text)
+    try:
+        tree = loader.get_single_node()
+        data = loader.construct_document(tree) if tree is not None else {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}:1: {error}") from None
+    finally:
+        loader.dispose()
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}:1: must be a mapping of settings, got {type(data).__name__}")
+    from_environment = environment(os.environ if environ is None else environ, model)
+    data = _merge(_merge(data, from_environment), overrides or {})
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = sorted(
+            {
+                _problem(name, tree, from_environment, e["loc"], e["msg"], e.get("input"), e["type"], model)
+                for e in error.errors()
+            }
+        )
+        raise ConfigError("\n".join(problems)) from None
+
+
+def _problem(
+    name: str,
+    tree: yaml.Node | None,
+    env: Mapping[str, Any],
+    loc: tuple[int | str, ...],
+    msg: str,
+    given: object,
+    kind: str,
+    model: type[BaseModel],
+) -> str:
+    line = _line_of(tree, loc)
+    where = f"{name}:{line}" if line else name
+    if _contains(env, loc):
+        where = "environment " + ENV_PREFIX + "__".join(str(part).upper() for part in loc)
+    msg = msg.removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        msg = f"unknown key{_allowed(model, loc)}"
+    elif kind == "missing":
+        msg = "is required"
+    elif not isinstance(given, (dict, list)) and "got" not in msg:
+        msg = f"{msg[:1].lower()}{msg[1:]}, got {given!r}"
+    return f"{where}: {'.'.join(str(part) for part in loc)}: {msg}"
+
+
+def _contains(env: Mapping[str, Any], loc: tuple[int | str, ...]) -> bool:
+    place: Any = env
+    for part in loc:
+        if not isinstance(place, Mapping) or part not in place:
+            return False
+        place = place[part]
+    return bool(loc)
+
+
+def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """`; allowed: a, b, c`: the keys of the model in which the unknown key stands."""
+    here: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        field = here.model_fields.get(part) if isinstance(here, type) and issubclass(here, BaseModel) else None
+        if field is None:
+            return ""
+        here = _inner(field.annotation)
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return "; allowed: " + ", ".join(sorted(here.model_fields))
+    return ""
+
+
+def _inner(annotation: Any) -> Any:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,1 @@
+"""Process life of the agent."""

@@ -1,0 +1,1 @@
+"""Schedule, time-outs and freshness of the collectors."""

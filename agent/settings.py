@@ -1,0 +1,1 @@
+"""The agent's whole configuration, assembled from the collectors that exist."""
