@@ -1,0 +1,44 @@
+"""tqdm's progress bars, which Hugging Face, NeMo 1 and Lightning print (carriage returns, no newline)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agent.base.trainlog.text import interval, number
+
+BAR = re.compile(
+    r"\d{1,3}%\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+)\s*"
+    r"\[(?P<elapsed>[\d:]+)<(?P<left>[^,\]]*), +(?P<rate>[\d.?]+)(?P<unit>it/s|s/it)(?P<rest>[^\]]*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One drawing of a bar: `title` is the text before it, `rest` what follows the rate."""
+
+    title: str
+    step: int
+    total: int
+    elapsed: float | None
+    step_seconds: float | None
+    rest: str
+
+
+def read(line: str) -> Bar | None:
+    """The last bar drawn in `line`, or None."""
+    drawn = list(BAR.finditer(line))
+    if not drawn:
+        return None
+    last = drawn[-1]
+    before = line[drawn[-2].end() if len(drawn) > 1 else 0 : last.start()].rstrip()
+    rate = number(last["rate"])
+    seconds = (rate if last["unit"] == "s/it" else 1 / rate) if rate else None
+    return Bar(
+        title=before.rpartition("]")[2].strip(" :") if before.endswith(":") else "",
+        step=int(last["step"]),
+        total=int(last["total"]),
+        elapsed=interval(last["elapsed"]),
+        step_seconds=seconds,
+        rest=last["rest"],
+    )

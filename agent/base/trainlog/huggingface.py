@@ -1,0 +1,100 @@
+"""Hugging Face Trainer's console: a tqdm bar for the step, a Python dictionary for the loss.
+
+The dictionary has no step and no time, is not JSON, and may hold a bare `nan`. The bar of the training
+is told from those of evaluation and of data preparation by its total: announced by the log, or that of the
+bar between whose drawings losses appear, or the first bar without a title.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.base.trainlog import bars
+from agent.base.trainlog.parser import Parser
+from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.text import integer, interval, number
+
+_DICTIONARY = re.compile(r"\{'[^{}]*\}")
+_ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^,}]+)")
+
+
+class HuggingFace(Parser):
+    name = "huggingface"
+    summary = "Hugging Face Trainer, TRL, Axolotl, ms-swift console"
+    claims = re.compile(r"\d%\|[^|]*\|\s*\d+/\d+\s*\[|\{(?=')[^{}]*'(?:loss|eval_loss|train_runtime)':")
+    heeds = re.compile(r"Total optimization steps = ([\d,]+)")
+    resumes = re.compile(r"Continuing training from global step|Continuing training from checkpoint")
+
+    _total: int | None = None
+    _certain = False
+    _bar: bars.Bar | None = None
+
+    def heed(self, found: re.Match[str]) -> None:
+        self._total, self._certain = integer(found[1]), True
+
+    def ignores(self, line: str) -> bool:
+        if "{'" in line and _DICTIONARY.search(line):
+            return False
+        bar = bars.read(line)
+        return bar is not None and (bool(bar.title) or not self._is_training(bar))
+
+    def _is_training(self, bar: bars.Bar) -> bool:
+        if self._total is None:
+            self._total = bar.total
+        if bar.total != self._total:
+            if not self._certain:
+                self._bar = bar
+            return False
+        return True
+
+    def parse(self, line: str) -> Progress | None:
+        bar = bars.read(line)
+        if bar is not None and not bar.title and bar.total == self._total:
+            self._bar = bar
+        dictionary = _DICTIONARY.search(line)
+        if dictionary:
+            values = {key: value.strip() for key, value in _ITEM.findall(dictionary[0])}
+            if "train_runtime" in values:
+                return Progress(elapsed=number(values["train_runtime"]), ended=True)
+            return self._values(values)
+        if bar is None:
+            return None
+        return Progress(
+            step=bar.step,
+            total_steps=bar.total,
+            elapsed=bar.elapsed,
+            step_seconds=bar.step_seconds,
+        )
+
+    def _values(self, values: dict[str, str]) -> Progress | None:
+        loss = number(values.get("loss"))
+        if loss is not None and self._bar is not None and not self._certain:
+            self._total, self._certain = self._bar.total, True
+        step, total = self._counted(values)
+        return Progress(
+            step=step,
+            total_steps=total,
+            elapsed=interval(values["elapsed_time"].strip("'")) if "elapsed_time" in values else None,
+            loss=loss,
+            validation_loss=number(values.get("eval_loss")),
+            grad_norm=number(values.get("grad_norm")),
+            learning_rate=number(values.get("learning_rate")),
+            epoch=number(values.get("epoch")),
+            consumed_tokens=number(values.get("num_tokens") or values.get("num_input_tokens_seen")),
+        )
+
+    @staticmethod
+    def _counted(values: dict[str, str]) -> tuple[int | None, int | None]:
+        """ms-swift writes `'global_step/max_steps': '5/150'` among the values."""
+        step, _, total = values.get("global_step/max_steps", "").strip("'").partition("/")
+        return integer(step or values.get("step")), integer(total)
+
+    def _went_back(self, last: int, record: Progress) -> bool:
+        """A bar drawn again after its end is another rank's copy of the same run, not a restart."""
+        if record.total_steps is not None and self._finished(last, record):
+            return False
+        return super()._went_back(last, record)
+
+    @staticmethod
+    def _finished(last: int, record: Progress) -> bool:
+        return last == record.total_steps

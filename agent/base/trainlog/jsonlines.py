@@ -1,0 +1,83 @@
+"""One JSON object a line: what a job may write for us, and what many trainers write (LLaMA-Factory's trainer_log).
+
+`{"step": 10, "total_steps": 1000, "loss": 2.31, "time": 1767225600.0, "tokens_per_second": 51200}`; only `step`
+is required. The same object is accepted by the agent's socket.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Any, Final
+
+from agent.base.trainlog.parser import Parser
+from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.text import interval, number, stamp
+
+NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "step": ("step", "global_step", "current_steps", "iteration", "iter"),
+    "total_steps": ("total_steps", "max_steps", "steps_planned", "train_iters"),
+    "time": ("time", "timestamp", "ts", "wall_time"),
+    "elapsed": ("elapsed", "elapsed_seconds", "elapsed_time", "train_time"),
+    "step_seconds": ("step_seconds", "step_time", "iter_time", "seconds_per_step"),
+    "loss": ("loss", "train_loss", "lm_loss"),
+    "validation_loss": ("validation_loss", "val_loss", "eval_loss"),
+    "grad_norm": ("grad_norm",),
+    "learning_rate": ("learning_rate", "lr"),
+    "epoch": ("epoch",),
+    "tokens_per_second": ("tokens_per_second", "tokens_per_sec", "throughput"),
+    "mfu": ("mfu",),
+    "communication_ratio": ("communication_ratio",),
+    "consumed_tokens": ("consumed_tokens", "tokens", "total_tokens", "num_tokens"),
+    "consumed_samples": ("consumed_samples",),
+    "batch_size": ("batch_size", "global_batch_size"),
+    "sequence_length": ("sequence_length", "seq_length"),
+    "rank": ("rank", "local_rank"),
+}
+"""Names a field may have, the first that is present counts."""
+
+_WHOLE = frozenset({"step", "total_steps", "batch_size", "sequence_length", "rank"})
+
+
+class JsonLines(Parser):
+    name = "json"
+    summary = "one JSON object a line with a step"
+    claims = re.compile(r'^[^{]{0,80}\{\s*(?=").*"(?:' + "|".join(NAMES["step"]) + r')"\s*:')
+
+    def parse(self, line: str) -> Progress | None:
+        try:
+            values = json.loads(line[line.index("{") :])
+        except ValueError:
+            return None
+        return record(values, self.tz) if isinstance(values, dict) else None
+
+
+def record(values: Mapping[str, Any], tz: tzinfo | None = None) -> Progress | None:
+    """The record in a JSON object; None where there is no whole, non-negative step."""
+    found: dict[str, Any] = {}
+    for field, names in NAMES.items():
+        given = next((values[name] for name in names if name in values), None)
+        value = _value(field, given, tz)
+        if value is not None:
+            found[field] = int(value) if field in _WHOLE else value
+    return Progress(**found, ended=values.get("ended") is True) if found.get("step", -1) >= 0 else None
+
+
+def _value(field: str, given: Any, tz: tzinfo | None) -> float | None:
+    if isinstance(given, bool) or given is None:
+        return None
+    if isinstance(given, (int, float)):
+        value = float(given)
+        if field == "time" and value > 1e11:  # milliseconds since 1970
+            value /= 1000
+        return value if field not in _WHOLE or abs(value) < 1e18 else None
+    if not isinstance(given, str):
+        return None
+    if field == "time":
+        return stamp(given, tz)
+    if field == "elapsed":
+        return interval(given)
+    value_or_none = number(given)
+    return value_or_none if field not in _WHOLE or (value_or_none is not None and abs(value_or_none) < 1e18) else None

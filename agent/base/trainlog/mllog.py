@@ -1,0 +1,94 @@
+"""MLPerf's `:::MLLOG {json}` events.
+
+Position is metadata: `step_num`, `step`, `samples_count` or `epoch_num` (which several benchmarks use for
+samples). A log keeps to the first of them that appears, so that the count has one unit; samples become steps
+where the global batch size was logged before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from agent.base.trainlog.parser import Parser
+from agent.base.trainlog.progress import Progress
+
+_MARK = ":::MLLOG "
+_POSITIONS = ("step_num", "samples_count", "step", "epoch_num")
+_EVENTS = frozenset({"tracked_stats", "train_loss", "eval_accuracy", "eval_loss", "block_stop", "run_stop"})
+
+
+class MlLog(Parser):
+    name = "mllog"
+    summary = "MLPerf :::MLLOG events"
+    claims = re.compile(r":::MLLOG ")
+
+    _position: str | None = None
+    _batch_size: int | None = None
+    _started: float | None = None
+
+    def ignores(self, line: str) -> bool:
+        """Events that are sound and are not progress; the batch size and the start are taken note of."""
+        event = _event(line)
+        if event is None or event.get("key") in _EVENTS:
+            return False
+        key, value = event.get("key"), event.get("value")
+        if key == "global_batch_size" and isinstance(value, int):
+            self._batch_size = value
+        elif key == "run_start":
+            self._started = _seconds(event)
+        return True
+
+    def parse(self, line: str) -> Progress | None:
+        event = _event(line)
+        if event is None:
+            return None
+        metadata = event.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        value = event.get("value")
+        values = value if isinstance(value, dict) else {str(event["key"]): value}
+        time = _seconds(event)
+        running = self._started is not None and time is not None
+        return Progress(
+            step=self._step(metadata),
+            time=time,
+            elapsed=time - self._started if running and time is not None and self._started is not None else None,
+            loss=_float(values, "train_loss", "reduced_train_loss", "loss"),
+            validation_loss=_float(values, "eval_loss", "val_loss"),
+            learning_rate=_float({**metadata, **values}, "lr", "learning_rate"),
+            step_seconds=_float(values, "train_step_time", "train_step_timing"),
+            samples_per_second=_float(values, "throughput"),
+            batch_size=self._batch_size,
+            ended=event.get("key") == "run_stop",
+        )
+
+    def _step(self, metadata: dict[str, Any]) -> int | None:
+        if self._position is None:
+            self._position = next((key for key in _POSITIONS if isinstance(metadata.get(key), (int, float))), None)
+        at = metadata.get(self._position) if self._position else None
+        if not isinstance(at, (int, float)):
+            return None
+        if self._position == "samples_count" and self._batch_size:
+            return int(at) // self._batch_size
+        return int(at)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line[line.index(_MARK) + len(_MARK) :])
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "key" in event else None
+
+
+def _seconds(event: dict[str, Any]) -> float | None:
+    milliseconds = event.get("time_ms")
+    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) else None
+
+
+def _float(values: dict[str, Any], *names: str) -> float | None:
+    for name in names:
+        if isinstance(value := values.get(name), (int, float)):
+            return float(value)
+    return None

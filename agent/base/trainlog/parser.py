@@ -1,0 +1,102 @@
+"""The one interface of all formats: a parser is fed lines and gives records."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import tzinfo
+from typing import ClassVar
+
+from agent.base.trainlog import text
+from agent.base.trainlog.progress import Progress
+
+NEVER = re.compile(r"(?!)")
+
+
+class Parser(ABC):
+    """Turns the lines of one run's log into records. It keeps state: one parser reads one log, in order.
+
+    A format declares `claims` (a line that says it is progress) and `parse`; a line that is claimed but
+    gives nothing is counted in `unparsed`. `heeds` and `heed` pick up what the preamble announces
+    (sequence length, total steps); `resumes` matches a line that says a checkpoint was loaded.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    claims: ClassVar[re.Pattern[str]]
+    heeds: ClassVar[re.Pattern[str]] = NEVER
+    resumes: ClassVar[re.Pattern[str]] = NEVER
+
+    def __init__(self, tz: tzinfo | None = None) -> None:
+        """`tz` is the zone of clocks that name none; the machine's own if None."""
+        self.tz = tz
+        self.parsed = 0
+        self.unparsed = 0
+        self._last: dict[int | None, int] = {}
+        self._resumed = False
+
+    @abstractmethod
+    def parse(self, line: str) -> Progress | None:
+        """The record of a claimed line, None if it is damaged."""
+
+    def heed(self, found: re.Match[str]) -> None:  # noqa: B027 - most formats announce nothing
+        """Take note of what a line that `heeds` matched announces."""
+
+    def ignores(self, line: str) -> bool:
+        """A claimed line that is sound but tells nothing (another program's bar): not counted."""
+        return False
+
+    def feed(self, line: str) -> Progress | None:
+        """The record that `line` completes, or None. Of a line with carriage returns the last record counts."""
+        if "\r" in line:
+            records = [self.feed(part) for part in line.split("\r")]
+            return next((record for record in reversed(records) if record is not None), None)
+        return self.feed_line(text.unwrap(line))
+
+    def feed_line(self, line: text.Line) -> Progress | None:
+        """As `feed`, for a line already unwrapped: several parsers share the work."""
+        if not self.claims.search(line.text):
+            if found := self.heeds.search(line.text):
+                self.heed(found)
+            if self._last and self.resumes.search(line.text):
+                self._resumed = True
+            return None
+        if self.ignores(line.text):
+            return None
+        record = self.parse(line.text)
+        if record is None:
+            self.unparsed += 1
+            return None
+        self.parsed += 1
+        return self._complete(record, line)
+
+    def feed_all(self, lines: Iterable[str]) -> Iterator[Progress]:
+        """The records of many lines; each may hold carriage returns."""
+        for line in lines:
+            for part in line.split("\r"):
+                if (record := self.feed_line(text.unwrap(part))) is not None:
+                    yield record
+
+    def _complete(self, record: Progress, line: text.Line) -> Progress:
+        time = record.time
+        if time is None:
+            time = line.time if line.time is not None else text.stamp(line.text, self.tz)
+        rank = record.rank if record.rank is not None else text.rank(line.text)
+        nonfinite = record.nonfinite
+        if record.loss is not None and not math.isfinite(record.loss):
+            nonfinite = max(nonfinite, 1)
+        restart = record.restart
+        if record.step is not None:
+            last = self._last.get(rank)
+            restart = restart or self._resumed or (last is not None and self._went_back(last, record))
+            self._resumed = False
+            if restart:
+                self._last.clear()
+            self._last[rank] = record.step
+        return replace(record, time=time, rank=rank, nonfinite=nonfinite, restart=restart)
+
+    def _went_back(self, last: int, record: Progress) -> bool:
+        return record.step is not None and record.step < last

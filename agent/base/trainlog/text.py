@@ -1,0 +1,112 @@
+"""Pieces of log lines that all formats share: escapes, envelopes, clocks, ranks, numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta, timezone, tzinfo
+from typing import NamedTuple
+
+LINE_LIMIT = 16384
+"""Characters of a line that are looked at; a progress line is a few hundred long."""
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_STAMP = re.compile(
+    r"(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?(?![\d:])"
+)
+_RANK = re.compile(r"(?:\[(?:rank|default)[ -]?(\d+)(?:/\d+)?\]|^\s*(\d{1,5}):\s|\[Rank (\d+)\])")
+_KUBERNETES = re.compile(r"(\d{4}-\d\d-\d\dT\S+) (?:stdout|stderr) [FP] ")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)", re.I)
+_INTERVAL = re.compile(r"(?:(\d+) days?, )?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)$")
+
+STAMP_WITHIN = 160
+"""A line's own clock stands in its first characters; a date further on belongs to its text."""
+
+
+class Line(NamedTuple):
+    """A line without escapes and envelope; `time` is the envelope's clock in Unix seconds."""
+
+    text: str
+    time: float | None
+
+
+def unwrap(line: str) -> Line:
+    """Take off what container runtimes put round a line (docker's JSON, Kubernetes' prefix), and colours."""
+    line = line[: 4 * LINE_LIMIT]
+    time: float | None = None
+    if line.startswith('{"log":'):
+        try:
+            envelope = json.loads(line)
+            line = str(envelope["log"]).rstrip("\n")
+            time = stamp(str(envelope.get("time", "")), timezone.utc)
+        except (ValueError, KeyError, TypeError):
+            pass
+    elif found := _KUBERNETES.match(line):
+        time = stamp(found[1], timezone.utc)
+        line = line[found.end() :]
+    if "\x1b" in line:
+        line = _ESCAPES.sub("", line)
+    return Line(line[:LINE_LIMIT], time)
+
+
+def stamp(text: str, tz: tzinfo | None = None) -> float | None:
+    """Unix seconds of the first date and time in `text`, or None.
+
+    Args:
+        text: the beginning of a line.
+        tz: the zone of a clock that names none; the machine's own if None.
+    """
+    found = _STAMP.search(text[:STAMP_WITHIN])
+    if not found:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    if zone:
+        tz = timezone.utc if zone == "Z" else _offset(zone)
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=tz)
+        return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _offset(zone: str) -> timezone:
+    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+    return timezone(timedelta(minutes=min(minutes, 1439) * (-1 if zone[0] == "-" else 1)))
+
+
+def rank(text: str) -> int | None:
+    """The rank a launcher or logger put in front: `[rank3]:`, `[default3]:`, `[Rank 3]`, `3: ` (srun --label)."""
+    found = _RANK.search(text[:STAMP_WITHIN])
+    return int(next(group for group in found.groups() if group)) if found else None
+
+
+def number(text: str | None) -> float | None:
+    """The number `text` begins with (thousands commas, `nan`, `inf` and a trailing unit allowed), or None."""
+    if text is None or not (found := _NUMBER.match(text.strip().strip("'\""))):
+        return None
+    return float(found[0].replace(",", ""))
+
+
+def integer(text: str | None) -> int | None:
+    """As `number`, rounded down; None for what is not finite."""
+    value = number(text)
+    return int(value) if value is not None and abs(value) < 1e18 else None
+
+
+def interval(text: str) -> float | None:
+    """Seconds of `58:12`, `9:07:58`, `878:01:48` or `2 days, 1:02:03`; None for `?`."""
+    found = _INTERVAL.match(text.strip())
+    if not found:
+        return None
+    days, hours, minutes, seconds = found.groups()
+    return int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def fields(text: str, separator: str = "|") -> dict[str, str]:
+    """`key: value` pairs between separators, keys in lower case; the last of equal keys counts."""
+    found: dict[str, str] = {}
+    for part in text.split(separator):
+        key, colon, value = part.partition(":")
+        if colon:
+            found[key.strip().lower()] = value.strip()
+    return found

@@ -1,0 +1,54 @@
+"""torchtitan: `step: 200  loss:  6.1384  memory: 49.66GiB(52.28%)  tps: 5,856  tflops: 339.16  mfu: 34.29%`.
+
+`tps` is of one GPU. The total stands in the line that announces the training, if anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.base.trainlog.parser import Parser
+from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.text import number
+
+_STEP = re.compile(r"\bstep:\s*(\d+)\s+(.*\bloss:.*)")
+_PAIR = re.compile(r"([a-z_]\w*):\s*(\S+)")
+
+
+class TorchTitan(Parser):
+    name = "torchtitan"
+    summary = "torchtitan console"
+    claims = re.compile(r"\bstep:\s*\S+\s+loss:\s")
+    heeds = re.compile(
+        r"Training starts at step (?P<step>\d+)(?:.*?global batch size (?P<batch>\d+))?"
+        r"(?:.*?sequence length (?P<length>\d+))?(?:.*?total steps (?P<total>\d+))?"
+    )
+    resumes = re.compile(r"Finished loading the checkpoint|Loading the checkpoint (?:at|from)")
+
+    _total: int | None = None
+    _batch: int | None = None
+    _length: int | None = None
+
+    def heed(self, found: re.Match[str]) -> None:
+        self._total, self._batch, self._length = (
+            int(found[name]) if found[name] else None for name in ("total", "batch", "length")
+        )
+
+    def parse(self, line: str) -> Progress | None:
+        found = _STEP.search(line)
+        if not found:
+            return None
+        values = dict(_PAIR.findall(found[2]))
+        teraflops, percent = number(values.get("tflops")), number(values.get("mfu"))
+        return Progress(
+            step=int(found[1]),
+            total_steps=self._total,
+            loss=number(values.get("loss")),
+            grad_norm=number(values.get("grad_norm")),
+            learning_rate=number(values.get("lr")),
+            tokens_per_second_gpu=number(values.get("tps")),
+            flops_gpu=teraflops * 1e12 if teraflops is not None else None,
+            mfu=percent / 100 if percent is not None else None,
+            batch_size=self._batch,
+            sequence_length=self._length,
+        )

@@ -1,0 +1,51 @@
+"""Hugging Face's trainer_state.json: a whole file, rewritten at each checkpoint, without any clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.text import number
+
+FILE_NAME = "trainer_state.json"
+
+
+def records(text: str) -> list[Progress]:
+    """The records of a trainer_state.json, oldest first; the last has the file's `global_step`.
+
+    No record has a time: the file's own modification time belongs to the last one.
+
+    Raises:
+        ValueError: the text is not a trainer state (half written, another JSON file).
+    """
+    state = json.loads(text)
+    if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
+        raise ValueError("not a trainer_state.json: it has no log_history")
+    planned = state.get("max_steps")
+    total = planned if isinstance(planned, int) and planned > 0 else None
+    found = [record for entry in state["log_history"] if isinstance(entry, dict) and (record := _record(entry, total))]
+    step = state.get("global_step")
+    if isinstance(step, int) and (not found or (found[-1].step or 0) < step):
+        found.append(Progress(step=step, total_steps=total))
+    return found
+
+
+def _record(entry: dict[str, Any], total: int | None) -> Progress | None:
+    step = entry.get("step")
+    if not isinstance(step, int):
+        return None
+    return Progress(
+        step=step,
+        total_steps=total,
+        loss=_float(entry.get("loss")),
+        validation_loss=_float(entry.get("eval_loss")),
+        grad_norm=_float(entry.get("grad_norm")),
+        learning_rate=_float(entry.get("learning_rate")),
+        epoch=_float(entry.get("epoch")),
+        consumed_tokens=_float(entry.get("num_input_tokens_seen")),
+    )
+
+
+def _float(value: Any) -> float | None:
+    return number(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
