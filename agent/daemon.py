@@ -1,1 +1,168 @@
-"""Process life of the agent."""
+"""Process life of the agent: signals, reload, readiness, the tick, a clean end.
+
+The tick joins the collectors' results to a snapshot and feeds systemd's watchdog; it runs in the
+event loop that answers scrapes and never waits on a collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import __version__
+from agent.base import log
+from agent.base.collector import Context
+from agent.base.errors import ConfigError, Exit
+from agent.base.notify import Notifier
+from agent.base.web import Server, format_address, parse_address
+from agent.endpoints import build_app
+from agent.runner import Runner
+from agent.settings import AgentConfig, kinds, load_config
+from agent.snapshot import Snapshot
+
+_log = logging.getLogger("gpuvigil.agent")
+_FIXED = ("listen", "state_dir", "run_dir", "web_config_file")
+"""Settings that a running agent cannot change."""
+_SWITCH_SECONDS = 0.0005
+"""Longest a collector's thread keeps the interpreter from the event loop (Python's default is 5 ms)."""
+
+
+def make_context(config: AgentConfig) -> Context:
+    """The collectors' context; the folders are made where they are missing and may be."""
+    for folder in (config.state_dir, config.run_dir):
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        except OSError as error:
+            _log.warning(
+                "folder cannot be made: what it would keep is lost at restart",
+                extra={"folder": folder, "error": error.strerror},
+            )
+    return Context(config.state_dir, config.run_dir, config.node, config.cluster)
+
+
+class Daemon:
+    """One running agent.
+
+    Args:
+        config: its configuration.
+        load: reads the configuration anew on SIGHUP; raises ConfigError.
+        notifier: speaks to systemd.
+        strict: a sample that would be dropped fails its collector's run (tests).
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        load: Callable[[], AgentConfig],
+        notifier: Notifier,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._notifier = notifier
+        self.runner = Runner(kinds(), make_context(config), series_budget=config.series_budget, strict=strict)
+        self._newest: Snapshot | None = None
+        self.app = build_app(self.newest, config.node, config.cluster)
+        self.server = Server(self.app)
+        self.runner.server = self.server
+        self._stopping = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
+
+    def newest(self) -> Snapshot:
+        """The latest snapshot."""
+        if self._newest is None:
+            self._newest = self.runner.snapshot()
+        return self._newest
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: the address to listen on is taken.
+        """
+        loop = asyncio.get_running_loop()
+        self.server.listen(*parse_address(self._config.listen))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        self.runner.configure(self._config.enabled())
+        self.server.start()
+        addresses = " ".join(format_address(*address) for address in self.server.addresses)
+        _log.info("listening", extra={"address": addresses, "version": __version__, "node": self._config.node})
+        self._notifier.ready(f"listening on {addresses}")
+        try:
+            await self._tick_until_stopped()
+        finally:
+            self._notifier.stopping()
+            _log.info("stopping")
+            await self.server.stop()
+            hanging = await asyncio.to_thread(self.runner.stop)
+            if hanging:
+                _log.warning("collectors hang and are left behind", extra={"collectors": ",".join(hanging)})
+
+    async def _tick_until_stopped(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        status = ""
+        while not self._stopping.is_set():
+            self._newest = self.runner.snapshot()
+            self._notifier.alive()
+            if (now_status := _status(self._newest)) != status:
+                status = now_status
+                self._notifier.status(status)
+            due = max(due + self._config.tick, loop.time())
+            try:
+                await asyncio.wait_for(self._stopping.wait(), due - loop.time())
+            except asyncio.TimeoutError:
+                continue
+
+    # reload
+
+    def _hangup(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
+        try:
+            config = await asyncio.to_thread(self._load)
+            if fixed := [key for key in _FIXED if getattr(config, key) != getattr(self._config, key)]:
+                raise ConfigError(f"{', '.join(fixed)}: a change needs a restart")
+        except ConfigError as error:
+            self.runner.reload_good = False
+            _log.error("reload refused, the old configuration stays: %s", error)
+        else:
+            self.runner.reload_good = True
+            self.runner.reload_time = self.server.wall()
+            self.runner.budget.series = config.series_budget
+            if (config.node, config.cluster) != (self._config.node, self._config.cluster):
+                self.runner.context = make_context(config)
+            self._config = config
+            log.setup(config.log.level, config.log.format)
+            self.runner.configure(config.enabled())
+            _log.info("configuration reloaded")
+        self._notifier.ready("configuration reloaded" if self.runner.reload_good else "reload refused; see the log")
+
+
+def _status(snapshot: Snapshot) -> str:
+    bad = [f"{each.name} {each.state}" for each in snapshot.statuses if each.state != "ok"]
+    return f"{len(snapshot.statuses)} collectors" + (f", not ok: {', '.join(bad)}" if bad else ", all ok")
+
+
+def run(path: str | Path | None, *, strict: bool = False) -> int:
+    """Run the agent in this process; returns the exit code."""
+    config = load_config(path)
+    log.setup(config.log.level, config.log.format)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+    async def live() -> None:
+        await Daemon(config, lambda: load_config(path), Notifier(), strict=strict).run()
+
+    asyncio.run(live())
+    return int(Exit.GOOD)

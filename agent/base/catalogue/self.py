@@ -46,3 +46,13 @@ RELOAD_TIME = Metric(
 )
 CPU_SECONDS = Metric("gpuvigil_agent_cpu_seconds", "counter", "CPU time of the agent, child included.", "seconds")
 RSS = Metric("gpuvigil_agent_resident_memory_bytes", "gauge", "Resident memory, child included.", "bytes")
+HTTP_REQUESTS = Metric(
+    "gpuvigil_agent_http_requests", "counter", "Requests answered, by path and status.", labels=("path", "code")
+)
+HTTP_CONNECTIONS = Metric("gpuvigil_agent_http_connections", "gauge", "Connections open.")
+HTTP_REFUSED = Metric(
+    "gpuvigil_agent_http_connections_dropped",
+    "counter",
+    "Connections dropped: evicted for a newer one, past a deadline, failed handshake.",
+    labels=("reason",),
+)

@@ -1,0 +1,26 @@
+"""One collection without a daemon: for `agent once` and `agent check`."""
+
+from __future__ import annotations
+
+import time
+
+from agent.daemon import make_context
+from agent.runner import Runner
+from agent.settings import AgentConfig, kinds
+from agent.snapshot import Snapshot
+
+_POLL = 0.02
+
+
+def collect_once(config: AgentConfig, *, strict: bool = False) -> Snapshot:
+    """Run every collector once, at the same time, and wait until each ended or missed its deadline."""
+    runner = Runner(kinds(), make_context(config), series_budget=config.series_budget, strict=strict)
+    enabled = config.enabled()
+    runner.configure(enabled)
+    try:
+        end = time.monotonic() + max((each.deadline for each in enabled.values()), default=0.0) + 1
+        while (snapshot := runner.snapshot()).waiting and time.monotonic() < end:
+            time.sleep(_POLL)
+        return snapshot
+    finally:
+        runner.stop(timeout=2.0)
