@@ -18,18 +18,27 @@ SWAP_USED = Metric("gpuvigil_node_swap_used_bytes", "gauge", "Swap in use.", "by
 DISK_READ = Metric("gpuvigil_node_disk_read_bytes", "counter", "Bytes read.", "bytes", ("device",))
 DISK_WRITTEN = Metric("gpuvigil_node_disk_written_bytes", "counter", "Bytes written.", "bytes", ("device",))
 DISK_BUSY = Metric("gpuvigil_node_disk_io_seconds", "counter", "Time the device was busy.", "seconds", ("device",))
-FS_SIZE = Metric(
-    "gpuvigil_node_filesystem_size_bytes", "gauge", "File system size.", "bytes", ("mountpoint", "device", "fstype")
-)
+FS = ("mountpoint", "device", "fstype")
+FS_SIZE = Metric("gpuvigil_node_filesystem_size_bytes", "gauge", "File system size.", "bytes", FS)
 FS_AVAIL = Metric(
     "gpuvigil_node_filesystem_avail_bytes",
     "gauge",
     "Bytes a user may still write.",
     "bytes",
-    ("mountpoint", "device", "fstype"),
+    FS,
 )
-FS_INODES_FREE = Metric(
-    "gpuvigil_node_filesystem_inodes_free", "gauge", "Inodes free.", labels=("mountpoint", "device", "fstype")
+FS_INODES_FREE = Metric("gpuvigil_node_filesystem_inodes_free", "gauge", "Inodes free.", labels=FS)
+FS_READONLY = Metric("gpuvigil_node_filesystem_readonly", "gauge", "1 if mounted read-only.", labels=FS)
+FS_STUCK = Metric(
+    "gpuvigil_node_filesystem_stuck_seconds",
+    "gauge",
+    "How long a network mount has not answered the present look; else 0.",
+    "seconds",
+    FS,
+)
+FS_PROBE_OK = Metric("gpuvigil_node_filesystem_probe_ok", "gauge", "1 if a network mount answered.", labels=FS)
+FS_PROBE_SECONDS = Metric(
+    "gpuvigil_node_filesystem_probe_seconds", "gauge", "Time a network mount took to answer.", "seconds", FS
 )
 NET_RECEIVED = Metric("gpuvigil_node_network_received_bytes", "counter", "Bytes received.", "bytes", ("device",))
 NET_SENT = Metric("gpuvigil_node_network_sent_bytes", "counter", "Bytes sent.", "bytes", ("device",))

@@ -1,0 +1,98 @@
+"""CPU, memory, load and disks of the node, from /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from agent.base.catalogue import Sample
+from agent.base.catalogue import node as m
+from agent.base.collector import Context, Settings, register
+
+# Order of the columns of /proc/stat; guest time is part of user time already.
+CPU_MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+IDLE = ("idle", "iowait")
+SECTOR = 512
+"""Bytes of a sector in /proc/diskstats, whatever the device's own sectors are."""
+NOT_DISKS = re.compile(r"(z?ram|loop|fd|sr)\d+|(h|s|v|xv)d[a-z]+\d+|(nvme\d+n\d+|mmcblk\d+)p\d+")
+"""Partitions and pseudo devices: their bytes are the whole device's, or nobody's."""
+
+
+class HostSettings(Settings):
+    proc: Path = Field(default=Path("/proc"), description="Root of the process tree.")
+
+
+@register("host", HostSettings)
+class Host:
+    """CPU, memory, load, disks."""
+
+    def __init__(self, settings: HostSettings, context: Context) -> None:
+        self._proc = settings.proc
+        self._ticks = os.sysconf("SC_CLK_TCK")
+        self._before: dict[str, int] | None = None
+
+    def collect(self) -> Iterable[Sample]:
+        uname = os.uname()
+        yield m.UNAME.sample(1, uname.nodename, uname.release, uname.machine)
+        yield from self._stat()
+        yield m.LOAD1.sample(float(self._read("loadavg").split()[0]))
+        yield from self._memory()
+        yield from self._disks()
+
+    def close(self) -> None: ...
+
+    def _read(self, name: str) -> str:
+        return (self._proc / name).read_text(encoding="utf-8", errors="replace")
+
+    def _stat(self) -> Iterator[Sample]:
+        cpus = 0
+        for line in self._read("stat").splitlines():
+            key, _, rest = line.partition(" ")
+            if key == "cpu":
+                ticks = dict(zip(CPU_MODES, map(int, rest.split()), strict=False))
+                for mode, value in ticks.items():
+                    yield m.CPU_SECONDS.sample(value / self._ticks, mode)
+                yield from self._utilization(ticks)
+            elif key.startswith("cpu"):
+                cpus += 1
+            elif key == "btime":
+                yield m.BOOT_TIME.sample(float(rest))
+        yield m.CPUS.sample(cpus)
+
+    def _utilization(self, ticks: dict[str, int]) -> Iterator[Sample]:
+        """Busy share of the time since the last run; iowait may run backwards, so steps are clipped at 0."""
+        before, self._before = self._before, ticks
+        if before is None:
+            return
+        steps = {mode: max(0, value - before.get(mode, 0)) for mode, value in ticks.items()}
+        total = sum(steps.values())
+        if total:
+            yield m.CPU_UTILIZATION.sample(1 - sum(steps.get(mode, 0) for mode in IDLE) / total)
+
+    def _memory(self) -> Iterator[Sample]:
+        found: dict[str, float] = {}
+        for line in self._read("meminfo").splitlines():
+            key, _, rest = line.partition(":")
+            words = rest.split()
+            if words and words[0].isdigit():
+                found[key] = float(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+        if "MemTotal" in found:
+            yield m.MEMORY_TOTAL.sample(found["MemTotal"])
+        if "MemAvailable" in found:
+            yield m.MEMORY_AVAILABLE.sample(found["MemAvailable"])
+        if "SwapTotal" in found and "SwapFree" in found:
+            yield m.SWAP_USED.sample(found["SwapTotal"] - found["SwapFree"])
+
+    def _disks(self) -> Iterator[Sample]:
+        for line in self._read("diskstats").splitlines():
+            words = line.split()
+            if len(words) < 14 or NOT_DISKS.fullmatch(words[2]):
+                continue
+            device = words[2]
+            yield m.DISK_READ.sample(int(words[5]) * SECTOR, device)
+            yield m.DISK_WRITTEN.sample(int(words[9]) * SECTOR, device)
+            yield m.DISK_BUSY.sample(int(words[12]) / 1000, device)

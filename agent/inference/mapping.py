@@ -1,0 +1,184 @@
+"""Which name of which engine means what: the tables that map engines to our vocabulary.
+
+A rule lists an engine's names for one thing, newest first; the first present wins, so that old and new
+names on one page are not counted twice. Names come from the engines' own sources and recorded pages:
+vllm/v1/metrics/loggers.py, sglang/srt/metrics/collector.py, TGI's metrics reference, llama.cpp's server,
+Triton's metrics guide, NIM's observability guide. What an engine does not have stays absent; counters of
+total time (Triton) are not dressed up as histograms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from agent.base.catalogue import Metric
+from agent.base.catalogue import llm as m
+
+EngineKind = Literal["auto", "llama.cpp", "vllm", "sglang", "tgi", "triton", "trtllm", "nim"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One metric of ours from an engine's page.
+
+    Args:
+        metric: the target; for a histogram `names` are its stems, else whole sample names.
+        names: the engine's names, newest first.
+        factor: multiplies values and edges into our unit.
+        combine: how series that differ in other labels become one; KV caches give the fullest.
+        where: only series with these label values.
+        outcome: for requests by outcome: a fixed word, or `{label}` to take the page's own.
+    """
+
+    metric: Metric
+    names: tuple[str, ...]
+    factor: float = 1.0
+    combine: Literal["sum", "max"] = "sum"
+    where: Mapping[str, str] = field(default_factory=dict)
+    outcome: str = ""
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """Every sample name the rule reads."""
+        if self.metric.kind != "histogram":
+            return self.names
+        return tuple(f"{name}_{part}" for name in self.names for part in ("bucket", "sum", "count"))
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How one kind of engine is reached and read."""
+
+    rules: tuple[Rule, ...]
+    prefix: str
+    metrics_path: str = "/metrics"
+    health_path: str = "/health"
+
+
+def _vllm(prefix: str) -> tuple[Rule, ...]:
+    """VLLM's names; NIM has the same without a prefix and keeps some of the old ones."""
+    p = prefix
+    return (
+        Rule(m.TTFT, (f"{p}time_to_first_token_seconds",)),
+        Rule(m.INTER_TOKEN, (f"{p}inter_token_latency_seconds", f"{p}time_per_output_token_seconds")),
+        Rule(m.E2E, (f"{p}e2e_request_latency_seconds",)),
+        Rule(m.QUEUE, (f"{p}request_queue_time_seconds",)),
+        Rule(m.PREFILL, (f"{p}request_prefill_time_seconds",)),
+        Rule(m.DECODE, (f"{p}request_decode_time_seconds",)),
+        Rule(m.RUNNING, (f"{p}num_requests_running",)),
+        Rule(m.WAITING, (f"{p}num_requests_waiting",)),
+        Rule(m.REQUESTS, (f"{p}request_success_total",), outcome="{finished_reason}"),
+        Rule(m.PROMPT_TOKENS, (f"{p}prompt_tokens_total",)),
+        Rule(m.GENERATED_TOKENS, (f"{p}generation_tokens_total",)),
+        Rule(m.KV_CACHE, (f"{p}kv_cache_usage_perc", f"{p}gpu_cache_usage_perc"), combine="max"),
+        Rule(m.PREEMPTIONS, (f"{p}num_preemptions_total",)),
+        Rule(m.PREFIX_HITS, (f"{p}prefix_cache_hits_total", f"{p}gpu_prefix_cache_hits_total")),
+        Rule(m.PREFIX_QUERIES, (f"{p}prefix_cache_queries_total", f"{p}gpu_prefix_cache_queries_total")),
+    )
+
+
+_RANK0 = {"tp_rank": "0"}  # SGLang's tensor-parallel ranks repeat each other's gauges
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    "vllm": Engine(_vllm("vllm:"), "vllm:"),
+    "llama.cpp": Engine(
+        (
+            Rule(m.RUNNING, ("llamacpp:requests_processing",)),
+            Rule(m.WAITING, ("llamacpp:requests_deferred",)),
+            Rule(m.PROMPT_TOKENS, ("llamacpp:prompt_tokens_total",)),
+            Rule(m.GENERATED_TOKENS, ("llamacpp:tokens_predicted_total",)),
+            Rule(m.KV_CACHE, ("llamacpp:kv_cache_usage_ratio",), combine="max"),
+            Rule(m.PREFIX_HITS, ("llamacpp:prompt_tokens_cached_total",)),
+        ),
+        "llamacpp:",
+    ),
+    "sglang": Engine(
+        (
+            Rule(m.TTFT, ("sglang:time_to_first_token_seconds",)),
+            Rule(m.INTER_TOKEN, ("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds")),
+            Rule(m.E2E, ("sglang:e2e_request_latency_seconds",)),
+            Rule(m.QUEUE, ("sglang:queue_time_seconds",)),
+            Rule(m.RUNNING, ("sglang:num_running_reqs",), where=_RANK0),
+            Rule(m.WAITING, ("sglang:num_queue_reqs",), where=_RANK0),
+            Rule(m.REQUESTS, ("sglang:num_requests_total",), outcome="finished"),
+            Rule(m.REQUESTS, ("sglang:num_aborted_requests_total",), outcome="abort"),
+            Rule(m.PROMPT_TOKENS, ("sglang:prompt_tokens_total",)),
+            Rule(m.GENERATED_TOKENS, ("sglang:generation_tokens_total",)),
+            Rule(m.KV_CACHE, ("sglang:token_usage",), combine="max"),
+            Rule(m.PREEMPTIONS, ("sglang:num_retracted_requests_total",)),
+            Rule(m.PREFIX_HITS, ("sglang:cached_tokens_total",)),
+        ),
+        "sglang:",
+    ),
+    "tgi": Engine(
+        (
+            Rule(m.E2E, ("tgi_request_duration",)),
+            Rule(m.QUEUE, ("tgi_request_queue_duration",)),
+            Rule(m.RUNNING, ("tgi_batch_current_size",)),
+            Rule(m.WAITING, ("tgi_queue_size",)),
+            Rule(m.REQUESTS, ("tgi_request_success",), outcome="ok"),
+            Rule(m.REQUESTS, ("tgi_request_failure",), outcome="error"),
+            Rule(m.PROMPT_TOKENS, ("tgi_request_input_length_sum",)),
+            Rule(m.GENERATED_TOKENS, ("tgi_request_generated_tokens_sum",)),
+        ),
+        "tgi_",
+    ),
+    "triton": Engine(
+        (
+            Rule(m.TTFT, ("nv_inference_first_response_histogram_ms",), factor=0.001),
+            Rule(m.RUNNING, ("nv_trt_llm_request_metrics",), where={"request_type": "scheduled"}),
+            Rule(
+                m.WAITING,
+                ("nv_trt_llm_request_metrics",),
+                where={"request_type": "waiting"},
+            ),
+            Rule(m.WAITING, ("nv_inference_pending_request_count",)),
+            Rule(m.REQUESTS, ("nv_inference_request_success",), outcome="ok"),
+            Rule(m.REQUESTS, ("nv_inference_request_failure",), outcome="error"),
+            Rule(
+                m.KV_CACHE,
+                ("nv_trt_llm_kv_cache_block_metrics",),
+                where={"kv_cache_block_type": "fraction"},
+                combine="max",
+            ),
+        ),
+        "nv_",
+        health_path="/v2/health/ready",
+    ),
+    "trtllm": Engine(
+        (
+            Rule(m.TTFT, ("trtllm_time_to_first_token_seconds",)),
+            Rule(m.INTER_TOKEN, ("trtllm_time_per_output_token_seconds",)),
+            Rule(m.E2E, ("trtllm_e2e_request_latency_seconds",)),
+            Rule(m.QUEUE, ("trtllm_request_queue_time_seconds",)),
+            Rule(m.REQUESTS, ("trtllm_request_success_total",), outcome="{finished_reason}"),
+            Rule(m.KV_CACHE, ("trtllm_kv_cache_utilization",), combine="max"),
+        ),
+        "trtllm_",
+    ),
+    "nim": Engine(
+        (
+            *_vllm(""),
+            Rule(m.REQUESTS, ("request_finish_total",), outcome="{finished_reason}"),
+        ),
+        "",
+        metrics_path="/v1/metrics",
+        health_path="/v1/health/ready",
+    ),
+}
+"""By kind, in the order in which `auto` looks; NIM, having no prefix, comes last."""
+
+WANTED: Final[frozenset[bytes]] = frozenset(
+    name.encode() for engine in ENGINES.values() for rule in engine.rules for name in rule.sample_names
+)
+"""Every sample name that any rule reads."""
+
+
+def detect(names: Mapping[str, object]) -> str | None:
+    """The kind whose names stand on a page with these wanted sample names; None if no kind's do."""
+    for kind, engine in ENGINES.items():
+        if any(name in names for rule in engine.rules for name in rule.sample_names):
+            return kind
+    return None
