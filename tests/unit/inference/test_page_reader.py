@@ -59,7 +59,7 @@ def test_real_pages_read_as_prometheus_client_reads_them(name: str, size: int) -
 
 
 names = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,12}", fullmatch=True)
-label_names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
+label_names = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,8}", fullmatch=True)  # two leading underscores are reserved
 label_values = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=12)
 values = st.floats(allow_nan=True, allow_infinity=True)
 
