@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import time
+import urllib.request
 from dataclasses import asdict
 from datetime import datetime, timezone
 
@@ -13,6 +15,8 @@ from agent import maintenance
 from agent.base.config import parse_duration
 from agent.base.errors import Exit, VigilError
 from agent.base.exposition import OPENMETRICS, TEXT
+
+_ASK_SECONDS = 10.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     once.add_argument("--format", choices=("text", "openmetrics"), default="text", help="format of the page")
     once.add_argument("--strict", action="store_true", help="an undeclared or invalid sample fails its collector")
     once.set_defaults(run=_once)
+
+    check = verbs.add_parser("check", help="is this node fit to work? asks the running agent, else looks itself")
+    _add_config(check)
+    check.add_argument("--url", help="page to judge instead of this node's own agent")
+    check.add_argument("--once", action="store_true", help="look for ourselves, even if an agent runs")
+    check.add_argument("--fail-on", choices=("warn", "crit"), default="warn", help="least finding that is a failure")
+    form = check.add_mutually_exclusive_group()
+    form.add_argument("--nagios", action="store_true", help="one line, and exit codes 0/1/2/3 = OK/WARN/CRIT/UNKNOWN")
+    form.add_argument("-o", dest="output", choices=("text", "json"), default="text", help="form of the answer")
+    check.set_defaults(run=_check)
 
     flag = verbs.add_parser("maintenance", help="keep this node's pages quiet for a while")
     states = flag.add_subparsers(dest="state", metavar="STATE", required=True)
@@ -68,6 +82,57 @@ def _once(args: argparse.Namespace) -> int:
     for status in bad:
         print(f"gpuvigil: {status.name} {status.state}: {status.error}", file=sys.stderr)
     return int(Exit.BAD if bad else Exit.GOOD)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from agent.check import Level, Page, judge, worst
+
+    text, source = _page_to_judge(args)
+    findings = judge(Page(text)) if text is not None else []
+    level = worst(findings) if text is not None else Level.UNKNOWN
+    if args.nagios:
+        word, code = {
+            Level.CRIT: ("CRITICAL", 2),
+            Level.WARN: ("WARNING", 1),
+            Level.UNKNOWN: ("UNKNOWN", 3),
+            Level.NOTE: ("OK", 0),
+        }[level]
+        said = "; ".join(f"{finding.what}: {finding.text}" for finding in findings) or source
+        print(f"GPUVIGIL {word} - {said}")
+        return code
+    if args.output == "json":
+        listed = [{"level": f.level.name.lower(), "what": f.what, "text": f.text} for f in findings]
+        verdict = "good" if level is Level.NOTE else level.name.lower()
+        print(json.dumps({"verdict": verdict, "source": source, "findings": listed}, indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.level.name.lower():<7} {finding.what}: {finding.text}")
+        print(f"{'good' if level is Level.NOTE else level.name.lower()} ({source})")
+    bad = level is Level.CRIT or (level is Level.WARN and args.fail_on == "warn")
+    unknown = any(finding.level is Level.UNKNOWN for finding in findings) or text is None
+    return int(Exit.BAD if bad else Exit.UNKNOWN if unknown else Exit.GOOD)
+
+
+def _page_to_judge(args: argparse.Namespace) -> tuple[str | None, str]:
+    """The page and where it comes from; None and the reason if there is none."""
+    from agent.base.web import format_address, parse_address
+    from agent.settings import load_config
+
+    config = load_config(args.config)
+    if not args.once:
+        host, port = parse_address(config.listen)
+        scheme = "https" if config.web_config_file else "http"
+        url = args.url or f"{scheme}://{format_address(host or '127.0.0.1', port)}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=_ASK_SECONDS) as answer:
+                return answer.read().decode("utf-8", "replace"), url
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            if args.url or not isinstance(reason, ConnectionRefusedError):
+                return None, f"{url}: {reason}"
+    from agent.oneshot import collect_once
+
+    return collect_once(config).page(TEXT).decode(), "one collection; no agent was asked"
 
 
 def _state_dir(args: argparse.Namespace) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 
 from agent.base.errors import ConfigError
 
@@ -38,7 +38,23 @@ def parse_duration(text: object) -> float:
     raise ValueError(f"must be a duration with a unit (ms, s, m, h, d, w) such as 15s or 1h30m, got {text!r}")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads back: "1m30s", "0.25s"."""
+    if seconds != int(seconds) or seconds < 60:
+        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    parts, left = [], int(seconds)
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_UNITS[unit]))
+        parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|[smhdw]))+$", "examples": ["15s", "1h30m"]}),
+]
 """A time span in seconds; in files always with a unit."""
 
 
