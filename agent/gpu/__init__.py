@@ -1,0 +1,1 @@
+"""GPUs as NVML sees them: a child process that alone loads the library, and its parent-side client."""

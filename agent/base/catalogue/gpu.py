@@ -51,6 +51,16 @@ FEATURE_SUPPORTED = Metric(
     "1 if this GPU and driver can report the feature, 0 if its series are absent for that reason.",
     labels=(*GPU, "feature"),
 )
+CALL_ERRORS = Metric(
+    "gpuvigil_gpu_call_errors",
+    "counter",
+    "Driver calls that failed or told the impossible, by call (or field) and reason.",
+    labels=(*NODE, "call", "reason"),
+    budget=96,
+)
+CHILD_RESTARTS = Metric(
+    "gpuvigil_gpu_child_restarts", "counter", "Times the process that talks to the driver was replaced.", labels=NODE
+)
 RECOVERY_ACTION = Metric(
     "gpuvigil_gpu_recovery_action",
     "gauge",

@@ -1,0 +1,53 @@
+"""Small pieces of state that outlive the process: JSON files, each replaced whole by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger("gpuvigil.state")
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The mapping in the file; empty where there is none or where it is damaged, which is logged.
+
+    A damaged file is kept beside itself as `.damaged`, so that nothing is lost by starting afresh.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        LOG.warning("%s: cannot be read, starting afresh: %s", path, error)
+        with contextlib.suppress(OSError):
+            path.replace(path.with_suffix(".damaged"))
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> bool:
+    """Replace the file by one atomic rename; False (and a log line) where the disk refuses.
+
+    State on a full or read-only disk must not stop the agent: it goes on with what is in memory.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        LOG.warning("%s: cannot be written: %s", path, error.strerror)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return False
+    return True

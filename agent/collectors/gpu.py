@@ -1,0 +1,158 @@
+"""GPUs by NVML: what the child process read last, as samples. Never waits for the driver.
+
+Whether a GPU is there is judged against the known set: `gpuvigil_gpu_up` exists only after an
+enumeration, is 0 for a known GPU that is gone, and is absent while the driver hangs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from agent.base.catalogue import Sample
+from agent.base.catalogue import gpu as m
+from agent.base.catalogue import self as own
+from agent.base.collector import Context, PartialFailure, Settings, register
+from agent.base.config import Duration
+from agent.gpu import client, codes
+from agent.gpu.client import View
+from agent.gpu.inventory import Inventory
+from agent.gpu.node import SHARED, GpuNode
+from agent.gpu.pci import scan
+from agent.gpu.series import FEATURES, SERIES
+
+FIRST_WAIT_S: Final = 5.0
+SCAN_EVERY_S: Final = 60.0
+RESET_GPU: Final = 1
+
+
+class GpuSettings(Settings):
+    """Settings of the gpu collector."""
+
+    period: Duration = Field(default=5.0, gt=0, description="Time between two runs; the child samples by itself.")
+    library: str | None = Field(default=None, description="Path of libnvidia-ml; found by the linker if not given.")
+    expected: int | None = Field(default=None, ge=0, description="GPUs this node should have; else counted on PCI.")
+    interval: Duration = Field(default=1.0, gt=0, description="Time between two sweeps of the child.")
+    retry_lost: Duration = Field(default=30.0, gt=0, description="Time between two attempts to find a lost GPU.")
+    call_deadline: Duration = Field(default=10.0, gt=0, description="A driver call longer than this is stuck.")
+    open_deadline: Duration = Field(default=60.0, gt=0, description="The same for calls that initialise a GPU.")
+    sys: Path = Field(default=Path("/sys"), description="Root of sysfs, for the PCI bus.")
+    proc: Path = Field(default=Path("/proc"), description="Root of the process tree, for the boot id.")
+
+
+@register("gpu", GpuSettings)
+class Gpu:
+    """GPUs by NVML, in a process of its own."""
+
+    def __init__(self, settings: GpuSettings, context: Context) -> None:
+        self._settings = settings
+        self._node = GpuNode(
+            client.Settings(
+                library=settings.library,
+                interval=settings.interval,
+                retry_lost=settings.retry_lost,
+                call_deadline=settings.call_deadline,
+                open_deadline=settings.open_deadline,
+            ),
+            context.state_dir,
+            settings.proc,
+        )
+        context.shared[SHARED] = self._node
+        self._context = context
+        self._on_bus: list[str] | None = None
+        self._scanned = -SCAN_EVERY_S
+        self._node.client.start()
+        self._node.client.wait(min(FIRST_WAIT_S, settings.deadline / 2))
+
+    def close(self) -> None:
+        if self._context.shared.get(SHARED) is self._node:
+            del self._context.shared[SHARED]
+        self._node.close()
+
+    def collect(self) -> Iterable[Sample]:
+        view = self._node.refresh()
+        if view.up is None and not view.stuck:
+            return  # the child has not spoken yet
+        synthetic, inventory = self._node.label, self._node.inventory
+        expected = self._expected(inventory)
+        yield m.DRIVER_UP.sample(bool(view.up), synthetic)
+        yield m.CHILD_RESTARTS.sample(view.restarts, synthetic)
+        if view.synthetic is not None:
+            yield own.SIMULATED.sample(view.synthetic)
+        if expected is not None:
+            yield m.EXPECTED.sample(expected, synthetic)
+        if inventory is not None:
+            yield m.KNOWN.sample(len(inventory.known), synthetic)
+            yield from self._stuck(view, inventory)
+            if view.up and view.described is not None:
+                yield m.DRIVER_INFO.sample(1, synthetic, *(view.versions[k] for k in ("driver", "nvml", "cuda")))
+                yield from self._existence(view, view.described, inventory)
+                yield from self._values(view, view.described, inventory)
+        if not view.up and (expected or view.stuck):
+            reason = "driver_hung" if view.stuck else codes.name(view.code) if view.code else "child_ended"
+            raise PartialFailure(reason, f"NVML does not answer: {reason}")
+
+    def _expected(self, inventory: Inventory | None) -> int | None:
+        """Configured, else counted on the PCI bus (the simulator's GPUs are on none), else the most seen."""
+        if self._settings.expected is not None:
+            return self._settings.expected
+        if not self._node.synthetic:
+            if time.monotonic() - self._scanned >= SCAN_EVERY_S:
+                self._on_bus, self._scanned = scan(self._settings.sys), time.monotonic()
+            if self._on_bus:
+                return len(self._on_bus)
+        return inventory.most if inventory else None
+
+    def _stuck(self, view: View, inventory: Inventory) -> Iterator[Sample]:
+        synthetic, seen = self._node.label, set()
+        for stuck in view.stuck:
+            seen.add(stuck.uuid)
+            label = inventory.label(stuck.uuid)
+            yield m.DRIVER_STUCK.sample(stuck.seconds(), label, stuck.uuid, synthetic, stuck.call)
+        for uuid, known in inventory.known.items():
+            if uuid not in seen:
+                yield m.DRIVER_STUCK.sample(0, str(known.gpu), uuid, synthetic, "")
+
+    def _existence(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+        synthetic = self._node.label
+        present = {str(gpu["uuid"]): gpu for gpu in described["gpus"]}
+        unsure = {*described["blind"], *(stuck.uuid for stuck in view.stuck)}
+        unsure |= {inventory.with_index(index) for index in described["skipped"]}
+        for uuid, known in inventory.known.items():
+            labels = (str(known.gpu), uuid, synthetic)
+            gpu = present.get(uuid)
+            if gpu is None:
+                if uuid not in unsure:
+                    yield m.UP.sample(0, *labels)
+                    yield m.INFO.sample(1, *labels, known.model, "", view.versions["driver"], "", known.pci)
+                continue
+            yield m.UP.sample(1, *labels)
+            yield m.INFO.sample(
+                1, *labels, gpu["model"], gpu["architecture"], view.versions["driver"], gpu["vbios"], gpu["pci"]
+            )
+            keys = set(gpu["keys"])
+            for feature, key in FEATURES.items():
+                yield m.FEATURE_SUPPORTED.sample(key in keys, *labels, feature)
+            if gpu["reset"] and "recovery_action" not in keys:
+                yield m.RECOVERY_ACTION.sample(RESET_GPU, *labels)
+        for call, reason, count in described["errors"]:
+            yield m.CALL_ERRORS.sample(count, synthetic, call, reason)
+
+    def _values(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+        if view.frame is None:
+            return
+        values, synthetic, counters = iter(view.frame.values), self._node.label, self._node.counters
+        for gpu in described["gpus"]:
+            uuid = str(gpu["uuid"])
+            labels = (inventory.label(uuid), uuid, synthetic)
+            for key, value in zip(gpu["keys"], values, strict=False):
+                series = SERIES.get(key)
+                if series is None or value != value:
+                    continue
+                if series.accumulates:
+                    value = counters.add(f"{key}/{uuid}", value)
+                yield Sample(series.metric, (*labels, *series.labels), value)

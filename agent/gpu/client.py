@@ -1,0 +1,438 @@
+"""The agent's side of the NVML child: starts it, listens, notices when a driver call never returns.
+
+One thread owns all of this. Whoever asks for the state gets an immutable view and never waits for
+a driver. A child whose call is stuck is named and killed; a replacement leaves the suspect GPU out.
+A child that even SIGKILL does not end is abandoned, and while it lives there is one replacement at
+most. A suspect comes back when a child of its own has swept it, or when the abandoned call ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from agent.gpu import codes, wire
+from agent.gpu.readings import CALLS, OPENING
+
+LOG = logging.getLogger("gpuvigil.gpu")
+
+POLL_S: Final = 0.25
+KILL_GRACE_S: Final = 2.0
+"""A process that lives this long after SIGKILL sits in the kernel."""
+BACKOFF_S: Final = (1.0, 30.0)
+PROBATION_MOST_S: Final = 600.0
+HEALTHY_S: Final = 60.0
+XIDS_KEPT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the child is run.
+
+    Attributes:
+        library: path of libnvidia-ml, or None for what the dynamic linker finds.
+        interval: seconds between sweeps.
+        retry_lost: seconds between two looks at the enumeration, which finds lost GPUs again.
+        call_deadline: seconds after which a driver call counts as stuck.
+        open_deadline: the same for calls that may initialise a GPU.
+    """
+
+    library: str | None = None
+    interval: float = 1.0
+    retry_lost: float = 30.0
+    call_deadline: float = 10.0
+    open_deadline: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A driver call that does not return: `uuid` is empty where it is about no GPU."""
+
+    uuid: str
+    index: int | None
+    call: str
+    since_ns: int
+
+    def seconds(self) -> float:
+        return (time.monotonic_ns() - self.since_ns) / 1e9
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known now.
+
+    Attributes:
+        up: NVML is initialised and answers; None before the first word from a child.
+        code: NVML's code where it is not up.
+        synthetic: the library is the simulator; None before one was loaded.
+        versions: driver, nvml, cuda; empty texts where unknown.
+        described: the last enumeration (message DESCRIBE), None before the first of this driver.
+        frame: the last sweep, None where there is none or it is too old to be told as present.
+        stuck: driver calls past their deadline, and GPUs left out because of one.
+        restarts: children started after the first.
+    """
+
+    up: bool | None = None
+    code: int = 0
+    synthetic: bool | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    described: dict[str, Any] | None = None
+    frame: wire.Frame | None = None
+    stuck: tuple[Stuck, ...] = ()
+    restarts: int = 0
+
+
+@dataclass
+class _Suspect:
+    stuck: Stuck
+    retry_at: float
+    patience: float
+
+
+class _Process:
+    """One child process with its pipe and heartbeat page."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        out, child_out = os.pipe()
+        page = wire.Heartbeat.create()
+        isolation = "-P" if sys.version_info >= (3, 11) else "-I"
+        try:
+            self.popen = subprocess.Popen(
+                [sys.executable, isolation, "-m", "agent.gpu.child", str(child_out), str(page)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(child_out, page),
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(out)
+            os.close(page)
+            raise
+        finally:
+            os.close(child_out)
+        os.set_blocking(out, False)
+        self.out, self.beat = out, wire.Heartbeat(page)
+        os.close(page)
+        self.stream = wire.Stream()
+        self.started = time.monotonic()
+        self.heard = self.started
+        self.killed_at = 0.0
+        self.tell(settings)
+
+    def tell(self, settings: dict[str, Any]) -> None:
+        assert self.popen.stdin is not None
+        with contextlib.suppress(OSError):
+            self.popen.stdin.write(json.dumps(settings).encode() + b"\n")
+            self.popen.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Close our ends; a child that can still run ends by itself."""
+        assert self.popen.stdin is not None
+        with contextlib.suppress(OSError):
+            self.popen.stdin.close()
+        os.close(self.out)
+        self.beat.close()
+
+
+class Client:
+    """Runs and watches the child from `start()` to `close()`.
+
+    Args:
+        settings: see Settings.
+        known: GPUs seen before, as a list of {uuid, index}, asked at each start of a child.
+        kill: how a child is ended (tests replace it by something that fails, as the kernel may).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: Callable[[], list[dict[str, Any]]] = list,
+        kill: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.kill,
+    ) -> None:
+        self._settings, self._known, self._kill = settings, known, kill
+        self._lock = threading.Lock()
+        self._view = View()
+        self._values: bytes = b""
+        self._xids: deque[dict[str, Any]] = deque(maxlen=XIDS_KEPT)
+        self._processes: dict[str, list[tuple[int, int | None]]] = {}
+        self._main: _Process | None = None
+        self._probe: _Process | None = None
+        self._probed: int | None = None
+        self._dying: list[_Process] = []
+        self._suspects: dict[int | None, _Suspect] = {}
+        self._start_at = 0.0
+        self._pause = BACKOFF_S[0]
+        self._starts = 0
+        self._selector = selectors.DefaultSelector()
+        self._closing = threading.Event()
+        self._spoken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gpu-client", daemon=True)
+
+    # -- what others ask ------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the child; waits for the client's thread, never for the driver."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def view(self) -> View:
+        """The present state; the frame is there only while it is fresh."""
+        with self._lock:
+            view, values = self._view, self._values
+        if values and view.up:
+            frame = wire.unpack_values(values)
+            fresh = time.monotonic_ns() - frame.at_ns < max(3.0, 3 * self._settings.interval) * 1e9
+            described = view.described
+            if fresh and described is not None and described["generation"] == frame.generation:
+                return replace(view, frame=frame)
+        return view
+
+    def wait(self, timeout: float) -> None:
+        """Until the first sweep, or the first word that there is none; only the very first reader waits."""
+        self._spoken.wait(timeout)
+
+    def take_xids(self) -> list[dict[str, Any]]:
+        """Xid events since the last call: uuid, pci, xid, gi, ci, time (Unix seconds)."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._xids.popleft())
+        return taken
+
+    def processes(self) -> dict[str, list[tuple[int, int | None]]]:
+        """Compute processes by GPU UUID: (pid, bytes of GPU memory or None), at most 15 s old."""
+        with self._lock:
+            return dict(self._processes)
+
+    def pids(self) -> list[int]:
+        """Process ids of the children alive, for the agent's own CPU and memory figures."""
+        return [child.popen.pid for child in (self._main, self._probe) if child is not None]
+
+    # -- the thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._turn()
+            except OSError as error:
+                LOG.error("NVML child: %s", error)
+                self._later()
+                self._closing.wait(POLL_S)
+        for child in (self._main, self._probe):
+            if child is not None:
+                self._end(child)
+        deadline = time.monotonic() + KILL_GRACE_S
+        while self._dying and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.01)
+
+    def _turn(self) -> None:
+        self._reap()
+        if self._main is None and self._may_start() and time.monotonic() >= self._start_at:
+            self._start_main()
+        self._start_probe()
+        if self._selector.get_map():
+            for key, _ in self._selector.select(POLL_S):
+                self._read(key.data)
+        else:
+            self._closing.wait(POLL_S)
+        for child in (self._main, self._probe):
+            if child is not None:
+                self._watch(child)
+
+    def _unkillable(self) -> int:
+        now = time.monotonic()
+        return sum(now - child.killed_at > KILL_GRACE_S for child in self._dying)
+
+    def _may_start(self) -> bool:
+        """Not while a killed child may yet end, and never a third beside two that cannot be killed."""
+        return len(self._dying) == self._unkillable() < 2
+
+    def _configuration(self, only: list[int] | None, skip: list[int]) -> dict[str, Any]:
+        return {
+            "library": self._settings.library,
+            "interval": self._settings.interval,
+            "retry_lost": self._settings.retry_lost,
+            "only": only,
+            "skip": skip,
+            "known": self._known(),
+        }
+
+    def _skip(self) -> list[int]:
+        return sorted(index for index in self._suspects if index is not None)
+
+    def _spawn(self, only: list[int] | None, skip: list[int]) -> _Process:
+        child = _Process(self._configuration(only, skip))
+        self._selector.register(child.out, selectors.EVENT_READ, child)
+        return child
+
+    def _start_main(self) -> None:
+        self._main = self._spawn(None, self._skip())
+        self._starts += 1
+        self._change(restarts=self._starts - 1)
+
+    def _start_probe(self) -> None:
+        """Try the suspect whose time has come in a child of its own, while no child is unkillable."""
+        if self._probe is not None or self._dying or self._main is None:
+            return
+        now = time.monotonic()
+        due = [index for index, suspect in self._suspects.items() if index is not None and suspect.retry_at <= now]
+        if due:
+            self._probed = due[0]
+            self._probe = self._spawn([due[0]], [])
+
+    def _read(self, child: _Process) -> None:
+        if child is not self._main and child is not self._probe:
+            return
+        try:
+            data = os.read(child.out, 1 << 18)
+            messages = list(child.stream.feed(data))
+            for kind, body in messages:
+                self._hear(child, kind, body)
+        except BlockingIOError:
+            return
+        except (wire.WireError, KeyError, TypeError, AttributeError) as error:
+            LOG.error("NVML child: cannot be understood, replaced: %s", error)
+            data = b""
+        if not data:
+            self._lost_child(child)
+
+    def _hear(self, child: _Process, kind: int, body: bytes) -> None:
+        child.heard = time.monotonic()
+        if child is self._probe:
+            if kind == wire.VALUES:
+                self._cleared(child)
+            return
+        if kind == wire.VALUES:
+            with self._lock:
+                self._values = body
+            self._spoken.set()
+            if child.heard - child.started > HEALTHY_S:
+                self._pause = BACKOFF_S[0]
+            return
+        message = wire.unpack(body)
+        if kind == wire.HELLO and message["version"] != wire.VERSION:
+            raise wire.WireError(f"protocol version {message['version']}, the agent speaks {wire.VERSION}")
+        if kind == wire.STATE:
+            self._hear_state(message)
+        elif kind == wire.DESCRIBE:
+            self._suspects.pop(None, None)
+            self._change(described=message, stuck=self._stuck())
+        elif kind == wire.XID:
+            self._xids.append(message)
+        elif kind == wire.PROCESSES:
+            with self._lock:
+                self._processes = {**self._processes, message["uuid"]: [tuple(row) for row in message["processes"]]}
+
+    def _hear_state(self, message: dict[str, Any]) -> None:
+        up, code = bool(message["up"]), int(message["code"])
+        if not up:
+            self._spoken.set()
+        if up != self._view.up or code != self._view.code:
+            if up:
+                LOG.info("NVML is up: driver %s", message["driver"])
+            else:
+                LOG.warning("NVML is down: %s", codes.name(code))
+        synthetic = message.get("synthetic")
+        self._change(
+            up=up,
+            code=code,
+            synthetic=self._view.synthetic if synthetic is None else bool(synthetic),
+            versions={key: str(message[key]) for key in ("driver", "nvml", "cuda")},
+            described=None,
+        )
+
+    # -- when it goes wrong ---------------------------------------------------------------
+
+    def _watch(self, child: _Process) -> None:
+        """Look at the heartbeat: a call past its deadline, or silence without any call."""
+        now = time.monotonic_ns()
+        for busy in child.beat.busy():
+            call = CALLS[busy.call] if busy.call < len(CALLS) else "?"
+            limit = self._settings.open_deadline if call in OPENING else self._settings.call_deadline
+            if now - busy.start_ns > limit * 1e9:
+                self._stuck_child(child, Stuck("", busy.gpu, call, busy.start_ns))
+                return
+        silence = time.monotonic() - child.heard
+        if silence > self._settings.open_deadline + self._settings.call_deadline + 3 * self._settings.interval:
+            LOG.error("NVML child: silent for %.0f s outside any driver call, replaced", silence)
+            self._lost_child(child)
+
+    def _stuck_child(self, child: _Process, stuck: Stuck) -> None:
+        seen = (self._view.described or {}).get("gpus", [])
+        uuid = next((str(gpu["uuid"]) for gpu in [*seen, *self._known()] if gpu["index"] == stuck.index), "")
+        stuck = replace(stuck, uuid=uuid)
+        LOG.error("driver call %s on GPU index %s (%s) does not return", stuck.call, stuck.index, uuid or "unknown")
+        old = self._suspects.get(stuck.index)
+        patience = min(old.patience * 2, PROBATION_MOST_S) if old else self._settings.retry_lost
+        kept = old.stuck if old else stuck
+        self._suspects[stuck.index] = _Suspect(kept, time.monotonic() + patience, patience)
+        if child is self._main:
+            self._values = b""
+            self._change(up=False, described=None, stuck=self._stuck())
+        self._lost_child(child)
+
+    def _stuck(self) -> tuple[Stuck, ...]:
+        return tuple(suspect.stuck for suspect in self._suspects.values())
+
+    def _lost_child(self, child: _Process) -> None:
+        self._end(child)
+        if child is self._main:
+            self._main = None
+            self._values = b""
+            if self._view.up:
+                self._change(up=False, described=None)
+            self._later()
+        elif child is self._probe:
+            self._probe = None
+            if (suspect := self._suspects.get(self._probed)) and suspect.retry_at <= time.monotonic():
+                suspect.retry_at = time.monotonic() + suspect.patience
+
+    def _later(self) -> None:
+        """Start the next child after a pause that grows while children keep dying."""
+        self._start_at = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, BACKOFF_S[1])
+
+    def _end(self, child: _Process) -> None:
+        self._selector.unregister(child.out)
+        child.hang_up()
+        if child.popen.poll() is None:
+            self._kill(child.popen)
+            child.killed_at = time.monotonic()
+            self._dying.append(child)
+
+    def _reap(self) -> None:
+        before = self._unkillable()
+        self._dying = [child for child in self._dying if child.popen.poll() is None]
+        if before > self._unkillable():
+            for suspect in self._suspects.values():  # the call has ended after all: look at once
+                suspect.retry_at = time.monotonic()
+
+    def _cleared(self, child: _Process) -> None:
+        """A suspect has been swept: the main child takes it back."""
+        LOG.info("GPU index %s answers again", self._probed)
+        self._suspects.pop(self._probed, None)
+        self._probe = None
+        self._end(child)
+        if self._main is not None:
+            self._main.tell({"skip": self._skip()})
+        self._change(stuck=self._stuck())
+
+    def _change(self, **changes: Any) -> None:
+        with self._lock:
+            self._view = replace(self._view, **changes)

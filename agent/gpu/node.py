@@ -1,0 +1,79 @@
+"""What one agent holds of its GPUs: the client of the child, the inventory and the counters of its backend.
+
+The gpu collector owns it and lends it to others as `context.shared["gpu"]`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from agent.base import statefile
+from agent.base.drillfile import boot_id
+from agent.gpu.accumulate import Accumulator
+from agent.gpu.client import Client, Settings, View
+from agent.gpu.inventory import Inventory, path_of
+
+SAVE_EVERY_S: Final = 60.0
+SHARED: Final = "gpu"
+"""Name in `context.shared`."""
+
+
+class GpuNode:
+    """The backend is chosen by the library the child loads: until it has, there is no inventory.
+
+    Args:
+        state_dir: where inventory and counters are kept, apart for driver and simulator.
+        proc: root of the process tree, for the boot id.
+    """
+
+    def __init__(self, settings: Settings, state_dir: str | Path, proc: str | Path = "/proc") -> None:
+        self._state_dir = Path(state_dir)
+        self._boot = boot_id(str(proc))
+        self._saved = time.monotonic()
+        self._counters_path: Path | None = None
+        self.inventory: Inventory | None = None
+        self.counters = Accumulator()
+        self.synthetic: bool | None = None
+        self.client = Client(settings, self._known)
+
+    def _known(self) -> list[dict[str, Any]]:
+        known = self.inventory.known.values() if self.inventory else ()
+        return [{"uuid": entry.uuid, "index": entry.index} for entry in known]
+
+    @property
+    def label(self) -> str:
+        """Value of the `synthetic` label on every GPU series of this process."""
+        return "true" if self.synthetic else ""
+
+    def refresh(self) -> View:
+        """The client's view, after the inventory has taken in its enumeration."""
+        view = self.client.view()
+        if view.synthetic is not None and view.synthetic != self.synthetic:
+            self._choose(view.synthetic)
+        if self.inventory is not None and view.described is not None:
+            lost = [gpu for gpu in view.described["lost"] if gpu["pci"]]
+            self.inventory.see([*view.described["gpus"], *lost])
+        if time.monotonic() - self._saved > SAVE_EVERY_S:
+            self.save()
+        return view
+
+    def _choose(self, synthetic: bool) -> None:
+        self.save()
+        self.synthetic = synthetic
+        self.inventory = Inventory(path_of(self._state_dir, synthetic))
+        self._counters_path = self._state_dir / f"gpu-counters-{'simulator' if synthetic else 'nvml'}.json"
+        stored = statefile.load(self._counters_path)
+        self.counters = Accumulator(stored.get("counters"))
+        if stored.get("boot_id") != self._boot:
+            self.counters.rebase("energy/")
+
+    def save(self) -> None:
+        self._saved = time.monotonic()
+        if self._counters_path is not None:
+            statefile.save(self._counters_path, {"boot_id": self._boot, "counters": self.counters.dump()}, sync=False)
+
+    def close(self) -> None:
+        self.client.close()
+        self.save()

@@ -1,0 +1,128 @@
+"""The NVML library under prepared calls: loaded by nvidia-ml-py, called by ctypes.
+
+nvidia-ml-py finds and initialises the library, so whatever it would load is what we speak to.
+The calls of each sweep bypass its wrappers: function, device and buffers are resolved once.
+Only the child process imports this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic_ns
+from typing import Any, TypeVar
+
+import pynvml
+
+from agent.gpu import codes
+from agent.gpu.readings import NUMBER
+from agent.gpu.wire import begin
+
+T = TypeVar("T")
+
+
+class Down(Exception):
+    """NVML as a whole does not answer; `code` says why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(codes.name(code))
+        self.code = code
+
+
+class Gone(Exception):
+    """This GPU is lost."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(codes.name(code))
+        self.code = code
+
+
+class Library:
+    """The loaded library and the lane of the heartbeat on which its calls are announced."""
+
+    def __init__(self, lane: memoryview, path: str | None = None) -> None:
+        self.lane = lane
+        if path:
+            try:
+                pynvml.nvmlLib = ctypes.CDLL(path)
+            except OSError as error:
+                raise Down(codes.LIBRARY_NOT_FOUND) from error
+
+    def open(self) -> None:
+        """Initialise NVML, which opens no GPU yet.
+
+        Raises:
+            Down: no library, no driver, or a library that does not fit the driver.
+        """
+        with self.calling("nvmlInit"):
+            try:
+                pynvml.nvmlInit()
+            except pynvml.NVMLError as error:
+                raise Down(error.value) from None
+
+    @property
+    def synthetic(self) -> bool | None:
+        """Whether the loaded library is the simulator; None before one is loaded."""
+        if pynvml.nvmlLib is None:
+            return None
+        return self.function("gpuvigil_sim") is not None
+
+    def function(self, name: str) -> Any:
+        """A function object of our own (its settings are not shared), or None where the driver lacks it."""
+        try:
+            function = pynvml.nvmlLib[name]
+        except AttributeError:
+            return None
+        function.restype = ctypes.c_int
+        return function
+
+    def call(self, name: str, *args: Any, index: int | None = None, lane: memoryview | None = None) -> int:
+        """One announced call; returns NVML's code (13 where the driver lacks the function)."""
+        function = self.function(name)
+        if function is None:
+            return codes.FUNCTION_NOT_FOUND
+        with self.calling(name, index, lane):
+            return int(function(*args))
+
+    def ask(self, wrapper: Callable[..., T], *args: Any, index: int | None = None) -> T | None:
+        """One call through nvidia-ml-py's wrapper, announced; None if it fails in a way that may.
+
+        Raises:
+            Down, Gone: by the policy of agent.gpu.codes.
+        """
+        with self.calling(wrapper.__name__, index):
+            try:
+                return wrapper(*args)
+            except pynvml.NVMLError as error:
+                judge(error.value)
+                return None
+            except pynvml.NVMLLibraryMismatchError:
+                return None
+
+    @contextmanager
+    def calling(self, name: str, index: int | None = None, lane: memoryview | None = None) -> Iterator[None]:
+        lane = self.lane if lane is None else lane
+        begin(lane, NUMBER.get(name, 0), index, monotonic_ns())
+        try:
+            yield
+        finally:
+            lane[2] = 0
+
+
+def judge(code: int) -> None:
+    """Raise what a code means for more than the call that returned it.
+
+    Raises:
+        Gone: the GPU is lost, whatever its other calls still answer.
+        Down: the driver went away or no longer fits the library.
+    """
+    if code in codes.GONE:
+        raise Gone(code)
+    if code in codes.DOWN:
+        raise Down(code)
+
+
+def text(value: object) -> str:
+    """Some wrappers return bytes, some text (it varies by driver and wrapper)."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
