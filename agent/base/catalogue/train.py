@@ -6,15 +6,60 @@ from agent.base.catalogue.metric import Metric
 
 JOB = ("job_id",)
 
-RUNNING = Metric("gpuvigil_train_running", "gauge", "1 while the job makes steps, 0 once it has ended.", labels=JOB)
+LOG_READABLE = Metric("gpuvigil_train_log_readable", "gauge", "1 if the job's log is there to read.", labels=JOB)
+RUNNING = Metric(
+    "gpuvigil_train_running",
+    "gauge",
+    "1 while the job makes steps or hangs; 0 once its log says so, all steps are made, or none came for long.",
+    labels=JOB,
+)
 STEP = Metric("gpuvigil_train_step", "gauge", "Last step reported.", labels=JOB)
 STEPS_PLANNED = Metric("gpuvigil_train_steps_planned", "gauge", "Steps the job is to make.", labels=JOB)
-LOSS = Metric("gpuvigil_train_loss", "gauge", "Last finite training loss.", labels=JOB)
+LOSS = Metric("gpuvigil_train_loss", "gauge", "Last training loss; absent while it is not finite.", labels=JOB)
+VALIDATION_LOSS = Metric("gpuvigil_train_validation_loss", "gauge", "Last validation loss.", labels=JOB)
 LOSS_NONFINITE = Metric("gpuvigil_train_loss_nonfinite", "counter", "Losses that were NaN or infinite.", labels=JOB)
 GRAD_NORM = Metric("gpuvigil_train_grad_norm", "gauge", "Last gradient norm.", labels=JOB)
 LEARNING_RATE = Metric("gpuvigil_train_learning_rate", "gauge", "Last learning rate.", labels=JOB)
-STEP_SECONDS = Metric("gpuvigil_train_step_seconds", "gauge", "Time per step as last reported.", "seconds", JOB)
-TOKENS_RATE = Metric("gpuvigil_train_tokens_per_second", "gauge", "Tokens per second as last reported.", labels=JOB)
+EPOCH = Metric("gpuvigil_train_epoch", "gauge", "Passes over the data so far, where logged.", labels=JOB)
+CONSUMED_TOKENS = Metric(
+    "gpuvigil_train_consumed_tokens", "gauge", "Tokens trained on so far, where known.", labels=JOB
+)
+STEP_SECONDS = Metric(
+    "gpuvigil_train_step_seconds",
+    "gauge",
+    "Time per step as last reported, else between the last two reports; absent when no steps come.",
+    "seconds",
+    JOB,
+)
+RANK_STEP_SECONDS = Metric(
+    "gpuvigil_train_rank_step_seconds",
+    "gauge",
+    "Time per step of each rank, where ranks log apart.",
+    "seconds",
+    (*JOB, "rank"),
+)
+TOKENS_RATE = Metric("gpuvigil_train_tokens_per_second", "gauge", "Tokens per second of the whole job.", labels=JOB)
+MFU = Metric(
+    "gpuvigil_train_mfu_ratio",
+    "gauge",
+    "Model-FLOPs utilisation: as logged, else from the configured model size and peak.",
+    "ratio",
+    JOB,
+)
+COMMUNICATION = Metric(
+    "gpuvigil_train_communication_ratio",
+    "gauge",
+    "Share of a step in communication, waiting for pipeline peers included, where the job logs timers.",
+    "ratio",
+    JOB,
+)
+INTERVAL = Metric(
+    "gpuvigil_train_report_interval_seconds",
+    "gauge",
+    "Usual time between two progress reports (median of the last 64): ten times this without a step is a stall.",
+    "seconds",
+    JOB,
+)
 LAST_STEP_TIME = Metric(
     "gpuvigil_train_last_step_timestamp_seconds", "gauge", "When the last step was reported.", "seconds", JOB
 )

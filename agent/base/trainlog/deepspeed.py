@@ -31,6 +31,10 @@ class DeepSpeed(Parser):
     def heed(self, found: re.Match[str]) -> None:
         self._batch_size = int(found[1])
 
+    def ignores(self, line: str) -> bool:
+        """The report of step 0 is printed when the optimizer is set up, before any step."""
+        return bool((found := _REPORT.search(line)) and int(found[1]) == 0)
+
     def parse(self, line: str) -> Progress | None:
         if found := _TIMER.search(line):
             return self._paced(int(found[2]), number(found[4]))

@@ -14,6 +14,13 @@ from agent.base.trainlog import text
 from agent.base.trainlog.progress import Progress
 
 NEVER = re.compile(r"(?!)")
+_OVER = re.compile(
+    r"slurmstepd: error: \*\*\* (?:JOB|STEP)\b.*\bCANCELLED"
+    r"|srun: (?:error: .*(?:Exited with exit code|Killed|Terminated)|Job step aborted)"
+    r"|torch\.distributed\.elastic\.multiprocessing\.errors\.ChildFailedError"
+    r"|\bexits with return code = -?\d"
+)
+"""Launchers' words for the end of a job, whatever its format; a step after them means that it was started again."""
 
 
 class Parser(ABC):
@@ -61,9 +68,11 @@ class Parser(ABC):
         if not self.claims.search(line.text):
             if found := self.heeds.search(line.text):
                 self.heed(found)
-            if self._last and self.resumes.search(line.text):
+            if not self._last:
+                return None
+            if self.resumes.search(line.text):
                 self._resumed = True
-            return None
+            return self._complete(Progress(ended=True), line) if _OVER.search(line.text) else None
         if self.ignores(line.text):
             return None
         record = self.parse(line.text)

@@ -1,0 +1,26 @@
+"""The log's clock against ours: a container that writes UTC on a node that does not is hours off."""
+
+from __future__ import annotations
+
+_HALF_HOUR = 1800.0
+_FURTHEST = 15 * 3600.0
+_SLACK = 120.0
+
+
+class LogClock:
+    """Corrects a log's zoneless clock by whole half hours, the step of nearly all time zones.
+
+    The file's modification time is when its last line was written, on our clock: where that line has a
+    clock of its own, the difference is the zone's, if it is plausible and close to whole half hours.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        """Seconds to add to the log's times."""
+
+    def learn(self, last_line: float, modified: float) -> None:
+        """Compare the time in the file's last line with the file's modification time."""
+        difference = modified - last_line
+        whole = round(difference / _HALF_HOUR) * _HALF_HOUR
+        if abs(whole) <= _FURTHEST and abs(difference - whole) <= _SLACK:
+            self.offset = whole

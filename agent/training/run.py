@@ -1,0 +1,190 @@
+"""What is known of one run of a job, from its records. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, fields
+from statistics import median
+from typing import Any, Final
+
+from agent.base.trainlog import Progress
+
+LATEST: Final = (
+    "grad_norm", "learning_rate", "validation_loss", "epoch", "step_seconds", "tokens_per_second",
+    "tokens_per_second_gpu", "flops_gpu", "mfu", "communication_ratio", "consumed_tokens", "consumed_samples",
+    "batch_size", "sequence_length",
+)  # fmt: skip
+"""Fields of which the last given value stands."""
+_KEPT: Final = (
+    "step", "first_step", "total", "started", "last_time", "loss", "values", "restarts", "nonfinite", "ended",
+    "clocked",
+)  # fmt: skip
+SILENCE: Final = 1800.0
+"""Seconds without a step after which a run counts as ended, unless ten of its usual intervals are longer."""
+FRESH: Final = 120.0
+"""Seconds for which a pace is a pace of now, unless ten of its usual intervals are longer."""
+
+
+@dataclass(slots=True)
+class Run:
+    """State of a run. Times are Unix seconds.
+
+    A run is over when its log says so, when all planned steps are made, or after a silence of ten usual
+    intervals between records, at least `silence` seconds: a hung job is running (and stalled) until then.
+    """
+
+    silence: float = SILENCE
+    planned_steps: int | None = None
+    """From configuration; else the log's own total counts."""
+    step: int | None = None
+    first_step: int | None = None
+    total: int | None = None
+    started: float | None = None
+    last_time: float | None = None
+    loss: float | None = None
+    """The last loss; None when it was not finite."""
+    values: dict[str, float] = field(default_factory=dict)
+    ranks: dict[int, float] = field(default_factory=dict)
+    """Seconds per step by rank, where ranks log apart."""
+    restarts: int = 0
+    nonfinite: int = 0
+    ended: bool = False
+    clocked: float = 0.0
+    """Seconds since the first record by the run's own clock, resets bridged."""
+    _elapsed: float | None = None
+    _dated: tuple[int, float] | None = None
+    """The last step of which the time is known, and that time."""
+    _undated: bool = False
+    _logs_pace: bool = False
+    _new_file: bool = False
+    _rank: int | None = None
+    _rank_seen: dict[int, tuple[int, float]] = field(default_factory=dict)
+    _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+
+    @property
+    def steps_planned(self) -> int | None:
+        return self.planned_steps if self.planned_steps is not None else self.total
+
+    @property
+    def interval(self) -> float | None:
+        """Usual seconds between two records: the median of the last 64."""
+        return median(self._intervals) if len(self._intervals) >= 3 else None
+
+    def running(self, now: float) -> bool:
+        return not self.ended and self.last_time is not None and self._age(now) <= self._patience(self.silence)
+
+    def on_pace(self, now: float) -> bool:
+        """Whether the last pace is one of now: the run is neither over nor silent."""
+        return self.running(now) and self._age(now) <= self._patience(FRESH)
+
+    def _age(self, now: float) -> float:
+        return now - self.last_time if self.last_time is not None else float("inf")
+
+    def _patience(self, least: float) -> float:
+        return max(least, 10 * (self.interval or 0.0))
+
+    def new_file(self) -> None:
+        """The next records come from another file, or from a re-used one."""
+        self._new_file = self.step is not None
+        self._elapsed = None
+
+    def take(self, record: Progress, at: float | None) -> None:
+        """Take in a record. `at` is when it was written, None if that is not known (an old log without clocks)."""
+        self._take_rank(record, at)
+        self.nonfinite += record.nonfinite
+        if self._rank is not None and record.rank is not None and record.rank != self._rank:
+            return
+        if record.step is not None:
+            self._take_step(record, record.step, at)
+        if record.loss is not None:
+            self.loss = record.loss if record.loss_is_finite else None
+        for name in LATEST:
+            if (value := getattr(record, name)) is not None:
+                self.values[name] = value
+        if record.ended:
+            self.ended = True
+
+    def _take_step(self, record: Progress, step: int, at: float | None) -> None:
+        back = self.step is not None and step < self.step
+        if back and self._begins_anew(step):
+            self._forget()
+        elif self.step is not None and (record.restart or (back and self._new_file)):
+            self.restarts += 1
+            self._dated = None
+            self._elapsed = None
+        self._new_file = False
+        if self.first_step is None:
+            self.first_step, self.started = step, at
+        self._logs_pace = self._logs_pace or record.step_seconds is not None
+        self._tick(record.elapsed)
+        if self.step is None or step > self.step or record.restart or back:
+            self.step = step
+            self._undated = at is None
+            if at is not None:
+                self._date(at)
+        if record.total_steps is not None:
+            self.total = record.total_steps
+        self.ended = self.steps_planned is not None and step >= self.steps_planned > 0
+
+    def _begins_anew(self, step: int) -> bool:
+        """From the first step on, in a new file or after the end: another run, not a restart of this one."""
+        return step <= (self.first_step or 0) and (self._new_file or self.ended)
+
+    def _forget(self) -> None:
+        """Another run of the same job: counters go on, facts do not."""
+        fresh = Run(self.silence, self.planned_steps)
+        for one in fields(Run):
+            if one.name not in ("restarts", "nonfinite"):
+                setattr(self, one.name, getattr(fresh, one.name))
+
+    def _tick(self, elapsed: float | None) -> None:
+        if elapsed is None:
+            return
+        if self._elapsed is not None:
+            self.clocked += elapsed - self._elapsed if elapsed >= self._elapsed else elapsed
+        self._elapsed = elapsed
+
+    def _date(self, at: float) -> None:
+        """The last step was reported at `at`: gives the interval, and the pace where the log has none."""
+        assert self.step is not None
+        if self._dated is not None and self.step > self._dated[0] and at > self._dated[1]:
+            gone = at - self._dated[1]
+            self._intervals.append(gone)
+            if not self._logs_pace:
+                self.values["step_seconds"] = gone / (self.step - self._dated[0])
+        self._dated = (self.step, at)
+        self.last_time = at
+        self._undated = False
+
+    def _take_rank(self, record: Progress, at: float | None) -> None:
+        if record.rank is None or record.step is None:
+            return
+        self._rank = record.rank if self._rank is None else min(self._rank, record.rank)
+        seconds = record.step_seconds
+        if seconds is None and at is not None and (seen := self._rank_seen.get(record.rank)):
+            step, before = seen
+            seconds = (at - before) / (record.step - step) if record.step > step and at > before else None
+        if at is not None:
+            self._rank_seen[record.rank] = (record.step, at)
+        if seconds is not None:
+            self.ranks[record.rank] = seconds
+
+    def settle(self, at: float) -> None:
+        """All that was written until `at` has been read: date what had no clock of its own."""
+        if self._undated:
+            self._date(at)
+        if self.started is None and self.last_time is not None and self.clocked > 0:
+            self.started = self.last_time - self.clocked
+
+    def state(self) -> dict[str, Any]:
+        """What outlives a restart of the agent."""
+        return {name: getattr(self, name) for name in _KEPT} | {"values": dict(self.values)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back a `state`.
+
+        Raises:
+            KeyError, TypeError: not a state.
+        """
+        for name in _KEPT:
+            setattr(self, name, state[name])

@@ -1,0 +1,178 @@
+"""Where records come from: a growing log, or a trainer_state.json. A source brings a run up to date."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from agent.base.trainlog import AUTO, Auto, Parser, Progress, open_format, trainer_state
+from agent.base.trainlog.text import stamp, unwrap
+from agent.training.clock import LogClock
+from agent.training.run import Run
+from agent.training.tail import Tail, newest
+
+_CHUNKS = 3
+"""Pieces of a log read in one turn at most: the work of a turn is bounded."""
+_FUTURE = 120.0
+"""Seconds by which a log's clock may be ahead before the file's modification time is believed instead."""
+_STATE_LIMIT = 64 * 1024 * 1024
+
+
+class Source(Protocol):
+    @property
+    def unparsed(self) -> int:
+        """Lines (or files) that claim to be progress and are damaged, so far."""
+
+    def poll(self, run: Run, now: float) -> None:
+        """Take what is new into `run`; `now` is Unix time.
+
+        Raises:
+            OSError: the source is not there or not readable.
+        """
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class LogSource:
+    """A log file, or the newest of a pattern."""
+
+    def __init__(self, pattern: str, format_name: str = AUTO, timezone: str | None = None) -> None:
+        self._pattern = pattern
+        self._format = format_name
+        self._zone = ZoneInfo(timezone) if timezone else None
+        self._clock = LogClock()
+        self._tail: Tail | None = None
+        self._parser = self._new_parser()
+        self._unparsed_before = 0
+        self.skipped = 0
+        """Bytes of the log that were not read because too many had come."""
+
+    @property
+    def unparsed(self) -> int:
+        return self._unparsed_before + self._parser.unparsed
+
+    def poll(self, run: Run, now: float) -> None:
+        path = newest(self._pattern, self._tail.path if self._tail else None)
+        if path is None:
+            raise FileNotFoundError(2, "no file matches", self._pattern)
+        if self._tail is None or path != self._tail.path:
+            self._tail = Tail(path)
+        for _ in range(_CHUNKS):
+            at_end = False
+            for chunk in self._tail.read():
+                if chunk.fresh:
+                    self._renew()
+                    run.new_file()
+                self.skipped += chunk.skipped
+                at_end = chunk.at_end
+                self._take(run, chunk.lines, chunk.modified if at_end else None, now)
+            if at_end:
+                run.settle(min(chunk.modified, now))
+                break
+
+    def _take(self, run: Run, lines: list[str], modified: float | None, now: float) -> None:
+        """Feed lines; `modified` is when the last of them was written, None if more are to come."""
+        if not lines:
+            return
+        records = list(self._parser.feed_all(lines))
+        if modified is not None and self._zone is None and (last := stamp(unwrap(lines[-1]).text)) is not None:
+            self._clock.learn(last, modified)
+        for record in records:
+            at = None if record.time is None else record.time + self._clock.offset
+            run.take(record, at if at is None or at <= now + _FUTURE else None)
+
+    def _new_parser(self) -> Parser:
+        return open_format(self._format, self._zone)
+
+    def _renew(self) -> None:
+        self._unparsed_before = self.unparsed
+        self._parser = self._new_parser()
+
+    def state(self) -> dict[str, Any]:
+        if self._tail is None:
+            return {}
+        parser = self._parser
+        chosen = parser.chosen if isinstance(parser, Auto) else parser
+        return {
+            "path": str(self._tail.path),
+            "tail": self._tail.state(),
+            "format": chosen.name if chosen is not None else None,
+            "unparsed": self.unparsed,
+            "offset": self._clock.offset,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another life of the agent stopped, with what the log's head announces.
+
+        Raises:
+            ValueError, KeyError, TypeError: not a state of this source.
+        """
+        if not state or not state["format"] or self._format not in (AUTO, state["format"]):
+            return
+        tail = Tail(Path(state["path"]))
+        tail.restore(state["tail"])
+        try:
+            preamble = tail.preamble()
+        except OSError:
+            return
+        self._tail, self._clock.offset = tail, float(state["offset"])
+        self._parser = open_format(state["format"], self._zone)
+        for _ in self._parser.feed_all(preamble):
+            pass
+        self._unparsed_before = int(state["unparsed"]) - self._parser.unparsed
+
+
+class StateFileSource:
+    """Hugging Face's trainer_state.json; of a pattern the newest (one lies in each checkpoint)."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._path: Path | None = None
+        self._version: tuple[int, int, int] | None = None
+        self.unparsed = 0
+
+    def poll(self, run: Run, now: float) -> None:
+        path = newest(self._pattern, None)
+        if path is None:
+            raise FileNotFoundError(2, "no file matches", self._pattern)
+        status = path.stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if path == self._path and version == self._version:
+            return
+        if status.st_size > _STATE_LIMIT:
+            raise OSError(27, f"is larger than {_STATE_LIMIT} bytes", str(path))
+        try:
+            records = trainer_state.records(path.read_text(encoding="utf-8", errors="replace"))
+        except ValueError:
+            self.unparsed += 1  # half written: read again when it has changed
+            records = []
+        self._path, self._version = path, version
+        self._take(run, records, min(status.st_mtime, now))
+
+    @staticmethod
+    def _take(run: Run, records: list[Progress], modified: float) -> None:
+        if not records:
+            return
+        last = records[-1].step or 0
+        if run.step is not None and last < run.step:
+            run.new_file()
+        known = run.step if run.step is not None and last >= run.step else -1
+        fresh = [record for record in records if (record.step or 0) > known]
+        for record in fresh:
+            run.take(record, None)
+        run.settle(modified)
+
+    def state(self) -> dict[str, Any]:
+        return {"unparsed": self.unparsed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.unparsed = int(state.get("unparsed", 0))
+
+
+def readable(error: OSError) -> str:
+    """An error as a sentence that names the file."""
+    return f"{os.fsdecode(error.filename) if error.filename else 'log'}: {error.strerror or error}"

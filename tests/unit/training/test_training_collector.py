@@ -1,0 +1,259 @@
+"""The training collector on files as jobs write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.base.catalogue import Sample
+from agent.base.collector import Context, PartialFailure
+from agent.base.config import loads
+from agent.base.errors import ConfigError
+from agent.collectors.training import Training
+from agent.intake import Intake
+from agent.training.settings import TrainingSettings
+
+DATA = Path(__file__).parents[2] / "data/training"
+Page = dict[str, float]
+
+
+def megatron(step: int, at: float, loss: str = "2.5E+00", total: int = 100) -> str:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    return (
+        f" [{stamp}] iteration {step:8d}/{total:8d} | consumed samples: {step * 4:12d} | elapsed time per iteration"
+        f" (ms): 1500.0 | learning rate: 1.0E-04 | global batch size:     4 | lm loss: {loss} | grad norm: 1.250 |"
+        " number of skipped iterations:   0 | number of nan iterations:   0 |\n"
+    )
+
+
+class Bench:
+    """A collector over one job in a temporary folder, with a clock of its own."""
+
+    def __init__(self, folder: Path, **job: Any) -> None:
+        self.log = folder / "train.log"
+        self.state = folder / "state"
+        self.now = time.time()
+        self.settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(self.log), **job}]})
+        self.collector = self.build()
+
+    def build(self) -> Training:
+        return Training(self.settings, Context(str(self.state), str(self.state)), clock=lambda: self.now)
+
+    def write(self, *lines: str) -> None:
+        with self.log.open("a") as file:
+            file.writelines(lines)
+        os.utime(self.log, (self.now, self.now))
+
+    def page(self) -> Page:
+        return page(self.collector.collect())
+
+
+def page(samples: Any) -> Page:
+    """Samples by name, through the same strict intake as the agent's."""
+    intake = Intake(strict=True)
+    found: Page = {}
+    for sample in samples:
+        assert isinstance(sample, Sample)
+        intake.add(sample)
+        found[sample.metric.name.removeprefix("gpuvigil_train_")] = sample.value
+    return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_progress_of_a_live_job(bench: Bench) -> None:
+    bench.write(*(megatron(step, bench.now - 3 + step) for step in (1, 2, 3)))
+    seen = bench.page()
+    assert seen["step"] == 3
+    assert seen["steps_planned"] == 100
+    assert seen["loss"] == 2.5
+    assert seen["running"] == 1
+    assert seen["step_seconds"] == 1.5
+    assert seen["started_timestamp_seconds"] == pytest.approx(bench.now - 2, abs=1)
+    assert seen["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=1)
+    assert seen["log_lines_unparsed_total"] == 0
+
+
+def test_no_log_no_series(bench: Bench) -> None:
+    assert bench.page() == {"log_readable": 0}
+
+
+def test_a_log_that_disappears_takes_its_series_along(bench: Bench) -> None:
+    bench.write(megatron(1, bench.now))
+    assert bench.page()["step"] == 1
+    bench.log.unlink()
+    assert bench.page() == {"log_readable": 0}
+
+
+def test_an_ended_run_keeps_facts_and_loses_its_pace(bench: Bench) -> None:
+    bench.write(megatron(99, bench.now - 2), megatron(100, bench.now))
+    seen = bench.page()
+    assert seen["running"] == 0
+    assert seen["step"] == 100
+    assert seen["loss"] == 2.5
+    assert "step_seconds" not in seen
+
+
+def test_a_hung_run_loses_its_pace_at_once_and_ends_after_the_silence(bench: Bench) -> None:
+    bench.write(*(megatron(step, bench.now - 30 + 10 * step) for step in (1, 2, 3)))
+    bench.page()
+    bench.now += 300
+    seen = bench.page()
+    assert seen["running"] == 1
+    assert "step_seconds" not in seen
+    bench.now += 1800
+    assert bench.page()["running"] == 0
+
+
+def test_a_damaged_line_is_counted_and_changes_nothing(bench: Bench) -> None:
+    bench.write(
+        megatron(7, bench.now), " iteration       8?/ x | consumed samples: 3 | elapsed time per iteration (ms): x |\n"
+    )
+    seen = bench.page()
+    assert seen["log_lines_unparsed_total"] == 1
+    assert seen["step"] == 7
+
+
+def test_nan_loss_is_absent_and_counted(bench: Bench) -> None:
+    bench.write(megatron(7, bench.now - 2), megatron(8, bench.now, loss="nan"))
+    seen = bench.page()
+    assert "loss" not in seen
+    assert seen["loss_nonfinite_total"] == 1
+
+
+def test_a_log_in_another_zone_is_set_right(bench: Bench) -> None:
+    """A container that writes UTC on a node that does not: the file's own time shows it."""
+    bench.write(*(megatron(step, bench.now - 7200 - 20 + 10 * step) for step in (1, 2)))
+    seen = bench.page()
+    assert seen["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=2)
+    assert seen["started_timestamp_seconds"] == pytest.approx(bench.now - 10, abs=2)
+
+
+def test_a_clock_ahead_is_not_believed(bench: Bench) -> None:
+    bench.write(megatron(1, bench.now + 1000))
+    assert bench.page()["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=2)
+
+
+def test_restart_from_a_checkpoint_is_counted(bench: Bench) -> None:
+    bench.write(*(megatron(step, bench.now - 20 + step) for step in range(1, 11)))
+    bench.page()
+    bench.write(megatron(6, bench.now))
+    seen = bench.page()
+    assert seen["restarts_total"] == 1
+    assert seen["step"] == 6
+
+
+def test_everything_survives_a_restart_of_the_agent(bench: Bench) -> None:
+    bench.write(*(megatron(step, bench.now - 20 + step) for step in range(1, 11)), megatron(6, bench.now - 5))
+    before = bench.page()
+    bench.collector.close()
+    bench.write(megatron(7, bench.now))
+    bench.collector = bench.build()
+    after = bench.page()
+    assert after["step"] == 7
+    for name in ("restarts_total", "started_timestamp_seconds", "log_lines_unparsed_total"):
+        assert after[name] == before[name]
+
+
+def test_a_spoilt_state_file_costs_only_the_state(bench: Bench) -> None:
+    bench.write(megatron(5, bench.now))
+    bench.page()
+    bench.collector.close()
+    (kept,) = (bench.state / "training").iterdir()
+    kept.write_text('{"log": 3')
+    bench.collector = bench.build()
+    assert bench.page()["step"] == 5
+
+
+def test_a_dead_file_server_holds_up_its_own_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, dead = tmp_path / "good.log", tmp_path / "dead.log"
+    now = time.time()
+    good.write_text(megatron(5, now))
+    dead.write_text(megatron(6, now))
+    settings = TrainingSettings.model_validate(
+        {"deadline": "1s", "jobs": [{"job_id": "good", "log": str(good)}, {"job_id": "dead", "log": str(dead)}]}
+    )
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    released = threading.Event()
+    real: Callable[..., int] = os.open
+
+    def hang(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path) == str(dead):
+            released.wait(30)
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", hang)
+    seen: list[Sample] = []
+    try:
+        with pytest.raises(PartialFailure, match="dead"):
+            seen.extend(collector.collect())
+    finally:
+        released.set()
+    assert {sample.labels[0] for sample in seen} == {"good"}
+    for aside in collector._asides:
+        assert aside.wait(30)
+
+
+def test_trainer_state_is_followed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    state = tmp_path / "trainer_state.json"
+
+    def save(step: int) -> None:
+        history = [
+            {"step": s, "loss": 3.0 - s / 100, "learning_rate": 1e-4, "epoch": s / 50} for s in range(1, step + 1)
+        ]
+        state.write_text(json.dumps({"global_step": step, "max_steps": 100, "log_history": history}))
+        os.utime(state, (bench.now, bench.now))
+
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(state)}]})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)), clock=lambda: bench.now)
+    save(10)
+    assert page(collector.collect())["step"] == 10
+    bench.now += 100
+    state.write_text('{"global_step": 20, "log_hist')  # caught half-way
+    assert page(collector.collect())["log_lines_unparsed_total"] == 1
+    save(20)
+    seen = page(collector.collect())
+    assert seen["step"] == 20
+    assert seen["step_seconds"] == pytest.approx(10.0)
+    assert seen["loss"] == pytest.approx(2.8)
+
+
+def test_a_real_cancelled_run(bench: Bench) -> None:
+    bench.write((DATA / "megatron_cancelled.log").read_text())
+    seen = bench.page()
+    assert seen["step"] == 200
+    assert seen["running"] == 0
+    assert seen["validation_loss"] == pytest.approx(7.487306)
+
+
+def test_flops_utilisation_from_the_configuration(tmp_path: Path) -> None:
+    """6 x 1e9 parameters x 51,200 tokens/s over 8 GPUs of 1e15 FLOP/s = 3.84 %."""
+    bench = Bench(tmp_path, parameters=1e9, gpus=8, peak_flops=1e15)
+    bench.write(json.dumps({"step": 5, "tokens_per_second": 51200, "time": bench.now}) + "\n")
+    assert bench.page()["mfu_ratio"] == pytest.approx(0.0384)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("jobs: [{job_id: a, log: x, format: megatorn}]", "must be one of auto, .*megatron"),
+        ("jobs: [{job_id: a, log: x}, {job_id: a, log: y}]", "given twice: a"),
+        ("jobs: [{job_id: a, log: x, timezone: Mars/North}]", "must be a zone"),
+        ("jobs: [{job_id: a, log: x, planned: 600}]", "duration with a unit"),
+        ("jobs: [{job_id: a, logfile: x}]", "unknown key"),
+    ],
+)
+def test_bad_settings_name_the_fix(text: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        loads(TrainingSettings, text, name="agent.yaml", environ={})
