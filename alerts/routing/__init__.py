@@ -1,0 +1,1 @@
+"""Alertmanager's configuration from a short YAML of channels, duties and teams."""

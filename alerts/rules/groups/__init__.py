@@ -1,0 +1,1 @@
+"""One module a group of rules; each exports one or more `Group` objects."""

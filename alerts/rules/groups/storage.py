@@ -1,0 +1,100 @@
+"""Storage that runs full."""
+
+from __future__ import annotations
+
+from agent.base.catalogue import central, drill, node
+from alerts.rules.model import Alert, Case, Firing, Group, Runbook
+from alerts.rules.promql import number
+from alerts.rules.thresholds import Thresholds, duration
+
+GROUP = Group("gpuvigil-storage", "Storage that runs full")
+
+NODE = {"cluster": "c1", "node": "n1"}
+DISK = {**NODE, "mountpoint": "/data"}
+FS = {**DISK, "device": "/dev/sda1", "fstype": "ext4"}
+REAL = "!~tmpfs|ramfs|overlay|squashfs|iso9660"
+BY = "by (cluster, node, mountpoint)"
+
+
+@GROUP.alert
+def disk_full_14d(t: Thresholds) -> Alert:
+    """Either the centre's forecast or a straight line may say so; both speak in seconds left.
+
+    The line needs `disk_history`: a burst of one hour on a new file system is no trend.
+    """
+    free = node.FS_AVAIL(fstype=REAL)
+    window, history = duration(t.disk_window), duration(t.disk_history)
+    line = (
+        f"min {BY} ({free} / -deriv({free}[{window}]) > 0)\n"
+        f"  and {BY.replace('by', 'on')} max {BY} ({free} offset {history})\n"
+        f"  and {BY.replace('by', 'on')} max {BY} ({free} / {node.FS_SIZE(fstype=REAL)}) < {number(t.disk_free)}"
+    )
+    forecast = f"min {BY} ({central.EXHAUSTION(quantile='0.5', mountpoint='!=')})"
+    step = "30m"
+    size = node.FS_SIZE(**FS)
+
+    def told(left: str) -> str:
+        return f"/data of n1 is expected to be full in {left}."
+
+    return Alert(
+        name="DiskFull14d",
+        severity="ticket",
+        fault="disk_full",
+        scope="node",
+        action="FREE_SPACE",
+        condition=f"min {BY} (\n  {forecast}\n  or (\n  {line}\n  )\n) < {number(t.disk_horizon)}",
+        timing=t.timings.disk_full_14d,
+        summary="{{ $labels.mountpoint }} of {{ $labels.node }} is filling up",
+        description="{{ $labels.mountpoint }} of {{ $labels.node }} is expected to be full in"
+        " {{ $value | humanizeDuration }}.",
+        dashboard="fleet",
+        runbook=Runbook(
+            meaning="At the present pace the file system is full within the horizon, by the central service's forecast "
+            "or by a straight line through its history.",
+            impact="Checkpoints fail when it is full: the job runs on and cannot be resumed.",
+            diagnosis="1. `du -xh --max-depth=2 MOUNTPOINT | sort -h | tail`.\n"
+            "2. What grows: checkpoints kept too long, logs, core dumps, caches?",
+            mitigation="Shorten retention or move old checkpoints away; order disks while there is time.",
+        ),
+        cases=(
+            Case(
+                "straight line: fires after the hold, resolves when space is freed",
+                {node.FS_AVAIL(**FS): "400-1x150 900x400", size: "1000x550"},
+                {"24h": (), "25h30m": (Firing(DISK, told("7d 6h 30m 0s")),), "200h": ()},
+                step,
+            ),
+            Case(
+                "just under: the same pace on a disk with much space left",
+                {node.FS_AVAIL(**FS): "900-1x100", size: "1000x100"},
+                {"40h": ()},
+                step,
+            ),
+            Case(
+                "too little history is no forecast",
+                {node.FS_AVAIL(**FS): "400-1x40", size: "1000x40"},
+                {"20h": ()},
+                step,
+            ),
+            Case(
+                "the centre's forecast alone",
+                {central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "864000x100"},
+                {"2h": (Firing(DISK, told("10d 0h 0m 0s")),)},
+                step,
+            ),
+            Case(
+                "just under: the centre sees more than the horizon",
+                {central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "1209600x100"},
+                {"2h": ()},
+                step,
+            ),
+            Case(
+                "a drill on the node labels it",
+                {
+                    central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "864000x100",
+                    drill.ACTIVE(drill="d1", drill_page="drill", scope="node", **NODE): "1x100",
+                },
+                {"2h": (Firing({**DISK, "drill": "d1", "drill_page": "drill"}, told("10d 0h 0m 0s")),)},
+                step,
+            ),
+        ),
+    )

@@ -1,0 +1,92 @@
+"""Pieces of PromQL that every rule shares: identity, drills and maintenance."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from agent.base.catalogue import drill, node
+from alerts.rules.thresholds import Thresholds, duration
+
+Scope = Literal["gpu", "node", "engine", "job", "cluster", "monitoring"]
+
+IDENTITY: Final[dict[str, tuple[str, ...]]] = {
+    "gpu": ("cluster", "node", "gpu", "uuid", "synthetic"),
+    "node": ("cluster", "node", "synthetic"),
+    "engine": ("cluster", "node", "engine"),
+    "job": ("cluster", "node", "job_id"),
+}
+"""Labels by which an alert of each scope is one alert; `job` and `instance` are never among them."""
+
+KEY: Final[dict[str, tuple[str, ...]]] = {
+    "gpu": ("cluster", "node", "uuid"),
+    "node": ("cluster", "node"),
+    "engine": ("cluster", "node", "engine"),
+    "job": ("cluster", "job_id"),
+}
+"""Labels by which a drill finds an alert of each scope."""
+
+MAINTENANCE: Final = "node:gpuvigil_node_maintenance_until_timestamp_seconds:last"
+"""Recorded: the flag as last seen, so that it outlives the node's reboot."""
+
+
+def labels(*names: str) -> str:
+    return "(" + ", ".join(names) + ")"
+
+
+def per(scope: str, selector: str, *more: str, op: str = "max") -> str:
+    """`selector` reduced to the identity of `scope`, plus the labels in `more`."""
+    return f"{op} by {labels(*IDENTITY[scope], *more)} ({selector})"
+
+
+def indent(text: str, by: int = 2) -> str:
+    return "\n".join(" " * by + line if line else line for line in text.splitlines())
+
+
+def number(value: float) -> str:
+    """A float as PromQL reads it: 15.0 -> "15", 0.144 -> "0.144"."""
+    return f"{value:.12g}"
+
+
+def le(seconds: float) -> str:
+    """A matcher value for the bucket edge `seconds`, however the server spells it.
+
+    Prometheus 2 keeps an exposed `le="1"`, Prometheus 3 stores `le="1.0"`.
+    """
+    text = number(seconds)
+    whole, _, fraction = text.partition(".")
+    return f"=~{whole}[.]{fraction}" if fraction else f"=~{whole}|{whole}[.]0"
+
+
+def drills(scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
+    """The drill that touches each target of `scope`: one series a target, value 1.
+
+    `topk` keeps one where two drills overlap: a many-to-many join would fail the rule, and with it
+    the page. With `agent_down` the entry is remembered until it expires, because the agent that
+    exports it is the very thing that is down.
+    """
+    key = KEY[scope]
+    window = t.drill_memory if agent_down else t.drill_grace
+    seen = f"last_over_time({drill.ACTIVE(scope=scope)}[{duration(window)}])"
+    if agent_down:
+        seen += f" and on (cluster, node, drill) last_over_time({drill.EXPIRES}[{duration(window)}]) > time()"
+    return f"topk by {labels(*key)} (1, max by {labels(*key, 'drill', 'drill_page')} ({seen}))"
+
+
+def scoped(condition: str, scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
+    """`condition` as an alert's expression: drills labelled, maintenance quiet.
+
+    A series whose target a drill touches gains `drill` and `drill_page`; the others stay as they
+    are. A node in maintenance is left out: by its flag as scraped now, or as last seen if the node
+    is away. Scopes without a node of their own (cluster, monitoring) come back unchanged.
+    """
+    if scope not in KEY:
+        return condition
+    key, drilled = labels(*KEY[scope]), drills(scope, t, agent_down=agent_down)
+    raw = f"max by (cluster, node) ({node.MAINTENANCE_UNTIL})"
+    return (
+        f"(\n    (\n{indent(condition, 6)}\n    )\n"
+        f"  * on {key} group_left (drill, drill_page)\n    {drilled}\n"
+        f"  or\n    (\n{indent(condition, 6)}\n    )\n"
+        f"  unless on {key}\n    {drilled}\n)\n"
+        f"unless on (cluster, node)\n  ({raw} or {MAINTENANCE}) > time()"
+    )
