@@ -44,7 +44,7 @@ class Page:
     size: int = 0
 
 
-def read_page(chunks: Iterable[bytes], wanted: Container[bytes], limit: int = 8 << 20) -> Page:
+def read_page(chunks: Iterable[bytes], wanted: Container[bytes], limit: int = 32 << 20) -> Page:
     """Read a page; never raises for what the page contains.
 
     Args:

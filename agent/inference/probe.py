@@ -77,7 +77,7 @@ def read_stream(body: Iterable[bytes], started: float, clock: Callable[[], float
         data: Any = json.loads(event)
         if not isinstance(data, dict) or "error" in data:
             raise ValueError("the stream reports an error")
-        choices = data.get("choices") or ()
+        choices = data.get("choices") or []
         if not isinstance(choices, list):
             raise ValueError("the stream's choices are not a list")
         usage = data.get("usage")

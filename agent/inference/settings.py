@@ -34,7 +34,7 @@ class EngineSettings(Model):
     model: str = Field(default="", description="Served model, for engines whose page does not name it.")
     timeout: Duration = Field(default=5.0, gt=0, description="Limit for the metrics page.")
     health_timeout: Duration = Field(default=2.0, gt=0, description="Limit for the health URL.")
-    page_limit: int = Field(default=8 << 20, ge=4096, description="Most bytes of a metrics page that are read.")
+    page_limit: int = Field(default=32 << 20, ge=4096, description="Most bytes of a metrics page that are read.")
     credential_file: Path | None = Field(default=None, description="File with the API key, where one is needed.")
     ca_file: str | None = Field(default=None, description="Certificates that sign the engine's, for https.")
     pid_file: Path | None = Field(default=None, description="File with its process number; else the listener's.")
@@ -47,7 +47,7 @@ class EngineSettings(Model):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"must be an http or https address such as http://127.0.0.1:8000, got {url!r}")
         if parts.username or parts.password:
-            raise ValueError("must not hold a password: put the key into credential_file")
+            raise ValueError("must hold no password, got one: put the key into credential_file")
         return url.rstrip("/")
 
     @field_validator("metrics_path", "health_path", "completions_path")
