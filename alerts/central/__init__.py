@@ -1,0 +1,1 @@
+"""The central service: reads Prometheus on a schedule, decides, and serves what it decided."""

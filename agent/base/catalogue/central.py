@@ -55,9 +55,10 @@ TRAIN_DEVIATION = Metric(
 EXHAUSTION = Metric(
     "gpuvigil_capacity_exhaustion_seconds",
     "gauge",
-    "Time until the resource runs out; absent when no end is in sight within the horizon.",
+    "Time until the resource runs out; absent when no end is in sight within the horizon. "
+    "bound: low (10 %), expected, high (90 %).",
     "seconds",
-    ("monitor", "quantile"),
+    ("monitor", "bound"),
     dynamic=True,
 )
 

@@ -1,0 +1,307 @@
+"""One monitor at work: read new points, mask, score, and have its model fitted again when due."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.base.catalogue.central import SCORE, YHAT, YHAT_LOWER, YHAT_UPPER
+from agent.base.log import OnChange
+from alerts.central import masks
+from alerts.central.page import Line, labelled
+from alerts.central.promread import Labels, Reader, ReadError
+from alerts.central.ring import Ring
+from alerts.central.schedule import share
+from alerts.central.settings import Monitor
+from alerts.detect.bands import Array, Bands, Floors, anomaly_score
+from alerts.detect.model import Fitted, Options, model
+
+log = logging.getLogger(__name__)
+
+State = Literal["ok", "warming_up", "no_data", "stale", "error"]
+STATES: tuple[State, ...] = ("ok", "warming_up", "no_data", "stale", "error")
+
+NOT_RUN = "not run yet"
+
+REREAD = 2
+"""Rows read again each time, for samples that came late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the last fit says: bands for the rows `first..`, one column for each of `keys`."""
+
+    keys: tuple[Labels, ...]
+    first: int
+    bands: Bands
+    fitted_at: float
+    state: Fitted | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The newest row that was scored: one value, expectation and score for each of `keys`, (N,) each."""
+
+    keys: tuple[Labels, ...]
+    values: Array
+    bands: Bands
+    scores: Array
+
+
+@dataclass(slots=True)
+class View:
+    """What is shown of a monitor: replaced whole, so that a page never sees half a turn."""
+
+    state: State = "warming_up"
+    why: str = NOT_RUN
+    series: int = 0
+    last_run: float = 0.0
+    duration: float = 0.0
+    fitted_at: float = 0.0
+    lines: list[Line] = field(default_factory=list)
+
+
+def learn(name: str, options: Options, times: Array, values: Array, ahead: Array) -> tuple[Bands, Fitted | None]:
+    """Fit in a worker process. Returns the forecast at `ahead` (H,) and, of online models, what they know."""
+    chosen = model(name)
+    fitted = chosen.fit(times, values, options)
+    if chosen.online:
+        return fitted.forecast(ahead[:1]), fitted
+    return fitted.forecast(ahead), None
+
+
+class Watch:
+    """A monitor's life. `turn` is called by the scheduler, never twice at once; `view` may be read any time."""
+
+    def __init__(
+        self,
+        settings: Monitor,
+        reader: Reader,
+        submit: Callable[..., Future[Any]],
+        *,
+        mask_tail: float = 0.0,
+        series_limit: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.view = View()
+        self._reader = reader
+        self._submit = submit
+        self._clock = clock
+        self._mask_tail = mask_tail
+        self._limit = settings.series_limit or series_limit
+        self._model = model(settings.model)
+        self._options = Options(settings.interval, settings.daily, settings.weekly, settings.span)
+        self._floors = Floors(settings.min_dev_abs, settings.min_dev_rel)
+        self._ring = Ring(settings.length, settings.step)
+        self._scored: int | None = None
+        self._latest: Scored | None = None
+        self._forecast: Forecast | None = None
+        self._pending: Future[tuple[Bands, Fitted | None]] | None = None
+        self._pending_for: tuple[tuple[Labels, ...], int] = ((), 0)
+        self._next_fit = 0.0
+        self._error = OnChange(logging.getLogger(f"{__name__}.{settings.name}"))
+        self._fit_error = ""
+        self._lock = threading.Lock()
+
+    # --- one turn -------------------------------------------------------------------------------------------
+
+    def turn(self) -> str:
+        """Read, mask, score, fit when due; returns the outcome ("ok" or a reason) and never raises on bad input."""
+        with self._lock:
+            begin, now = time.monotonic(), self._clock()
+            outcome = "ok"
+            try:
+                self._take_fit()
+                fresh = self._read(now)
+                self._start_fit(now)
+                view = self._decide(now, fresh)
+                self._error.good("reading again", monitor=self.settings.name)
+            except ReadError as error:
+                outcome = error.reason
+                self._error.bad(str(error), monitor=self.settings.name)
+                view = self._without_answer(now, error)
+            view.duration = time.monotonic() - begin
+            view.last_run = now if outcome == "ok" else self.view.last_run
+            self.view = view
+            return outcome
+
+    def _read(self, now: float) -> bool:
+        """Bring the ring up to date, history first, then new rows only; False when nothing came."""
+        settings, ring = self.settings, self._ring
+        head = math.floor(now / settings.step)
+        if ring.head is None or head - ring.head >= ring.length:
+            first = head - ring.length + 1
+        elif head < ring.head:
+            return True  # the clock went back: wait until it is where it was
+        else:
+            first = max(ring.head - REREAD + 1, head - ring.length + 1)
+        expected = self._reader.count(settings.query, self._limit, head * settings.step)
+        came = False
+        for chunk in self._reader.range(settings.query, first, head, settings.step, max(expected, ring.series, 1)):
+            for series in chunk:
+                if settings.synthetic == "exclude" and masks.is_synthetic(series.labels):
+                    continue
+                if ring.head is None or ring.head < head:
+                    ring.advance(head)
+                ring.put(series)
+                came = came or bool(len(series.rows))
+        if ring.head is not None:
+            ring.advance(head)
+            quiet = masks.silences(self._reader, first, head, settings.step, self._mask_tail)
+            masks.apply(ring, quiet)
+        return came
+
+    # --- fitting --------------------------------------------------------------------------------------------
+
+    def _start_fit(self, now: float) -> None:
+        ring, settings = self._ring, self.settings
+        if self._pending is not None or ring.head is None or now < self._next_fit:
+            return
+        if self._model.online and self._forecast is not None and self._forecast.keys == tuple(ring.keys):
+            return  # an online model learns with every point; a new series makes it start over from the ring
+        ring.forget_silent()
+        times, values = ring.window()
+        ready = self._ready(times, values)
+        if not ready.any():
+            return
+        values[:, ~ready] = np.nan
+        start = int(np.argmax(~np.isnan(values).all(axis=1)))
+        # Far enough that the next fit, or the one after it, is there before the forecast ends.
+        rows = math.ceil(2.5 * settings.fit_every / settings.step) + 2
+        ahead = (ring.head + 1 + np.arange(rows)) * settings.step
+        self._pending_for = (tuple(ring.keys), ring.head)
+        self._pending = self._submit(learn, settings.model, self._options, times[start:], values[start:], ahead)
+        self._next_fit = now + settings.fit_every * (1.0 if self._forecast else 1.0 + share(settings.name))
+
+    def _ready(self, times: Array, values: Array) -> npt.NDArray[np.bool_]:
+        """Which series (N,) have the history that the monitor asks for, at least half of it filled."""
+        there = ~np.isnan(values)
+        points = there.sum(axis=0)
+        span = np.where(points > 0, times[-1] - times[np.argmax(there, axis=0)] + self.settings.step, 0.0)
+        least = max(self._model.min_points, math.ceil(0.5 * self.settings.min_history / self.settings.step))
+        ready: npt.NDArray[np.bool_] = (span >= self.settings.min_history) & (points >= least)
+        return ready
+
+    def _take_fit(self) -> None:
+        """Take over the result of a fit that has ended."""
+        if self._pending is None or not self._pending.done():
+            return
+        pending, self._pending = self._pending, None
+        keys, head = self._pending_for
+        try:
+            bands, state = pending.result()
+        except Exception as error:  # whatever a model raises is this monitor's trouble alone
+            self._fit_error = f"fit failed: {type(error).__name__}: {error}"
+            self._next_fit = self._clock() + min(self.settings.fit_every, 60.0)
+            return
+        self._fit_error = ""
+        self._forecast = Forecast(keys, head + 1, bands.clipped(self.settings.data_range), self._clock(), state)
+        if state is not None:
+            self._scored = head  # an online model goes on where its fit ended
+
+    # --- deciding -------------------------------------------------------------------------------------------
+
+    def _decide(self, now: float, came: bool) -> View:
+        ring = self._ring
+        view = View(series=ring.series)
+        if self._forecast is not None:
+            view.fitted_at = self._forecast.fitted_at
+        if ring.head is None or not ring.series:
+            view.state, view.why = "no_data", "the query has no series"
+        elif self._fit_error and self._forecast is None:
+            view.state, view.why = "error", self._fit_error
+        elif self._forecast is None:
+            view.state, view.why = "warming_up", self._how_warm()
+        else:
+            self._score(now, view, self._forecast)
+        if not came and view.state != "warming_up":
+            view.state, view.why, view.lines = "no_data", "no new points", []
+        return view
+
+    def _how_warm(self) -> str:
+        if self._pending is not None:
+            return "first fit under way"
+        times, values = self._ring.window()
+        there = ~np.isnan(values).all(axis=1)
+        have = float(times[-1] - times[np.argmax(there)]) if there.any() else 0.0
+        return f"{have:.0f} s of {self.settings.min_history:.0f} s of history"
+
+    def _score(self, now: float, view: View, forecast: Forecast) -> None:
+        """Score the rows that came since the last turn, in order; the page shows the newest."""
+        ring = self._ring
+        assert ring.head is not None
+        oldest = ring.head - ring.length + 1
+        first = max(self._scored + 1 if self._scored is not None else ring.head, oldest, forecast.first)
+        columns = [ring.keys.index(key) if key in ring.keys else -1 for key in forecast.keys]
+        present = np.array([column for column in columns if column >= 0], dtype=np.intp)
+        inside = np.flatnonzero(np.array(columns) >= 0)
+        last = ring.head
+        values = np.full((max(last - first + 1, 0), len(forecast.keys)), np.nan)
+        values[:, inside] = ring.rows(first, last)[:, present] if len(values) else 0.0
+        bands, scores = self._judge(forecast, first, values)
+        if first <= last:
+            self._scored = last
+            self._latest = Scored(forecast.keys, values[-1], Bands(*(part[-1] for part in bands)), scores[-1])
+        if self._latest is not None:
+            view.lines = list(self._lines(self._latest))
+        new = ring.series - len(present)
+        if np.isnan(bands.yhat).all() and first <= last:
+            view.state, view.why = "stale", "the last forecast has run out"
+        elif now - forecast.fitted_at > 2.2 * self.settings.fit_every and not self._model.online:
+            view.state, view.why = "stale", self._fit_error or "the model is older than two fit periods"
+        else:
+            view.state, view.why = "ok", f"{len(view.lines) // 4} of {ring.series} series scored"
+            if new:
+                view.why += f"; {new} wait for a fit"
+
+    def _judge(self, forecast: Forecast, first: int, values: Array) -> tuple[Bands, Array]:
+        """Bands and scores (K, N) of the rows from `first`; each row only from what came before it."""
+        settings = self.settings
+        if forecast.state is None:
+            start = first - forecast.first
+            width = forecast.bands.yhat.shape[0]
+            index = np.arange(start, start + len(values))
+            bands = Bands(*(np.full(values.shape, np.nan) for _ in range(3)))
+            good = (index >= 0) & (index < width)
+            for part, source in zip(bands, forecast.bands, strict=True):
+                part[good] = source[index[good]]
+        else:
+            state, parts = forecast.state, []
+            for offset in range(len(values)):
+                moment = np.array([(first + offset) * settings.step])
+                parts.append(state.forecast(moment))
+                state = state.update(moment, values[offset : offset + 1])
+            self._forecast = Forecast(forecast.keys, forecast.first, forecast.bands, forecast.fitted_at, state)
+            if not parts:
+                return forecast.bands.at(slice(0, 0)), values
+            bands = Bands(*(np.concatenate(group) for group in zip(*parts, strict=True)))
+        bands = bands.clipped(settings.data_range)
+        return bands, anomaly_score(values, bands, self._floors, settings.direction, settings.data_range)
+
+    def _lines(self, newest: Scored) -> Iterable[Line]:
+        own = {"monitor": self.settings.name, "model": self.settings.model}
+        for column, key in enumerate(newest.keys):
+            if math.isnan(newest.scores[column]):
+                continue  # absent is absent: neither NaN nor 0
+            labels = labelled(key, own)
+            yield Line(YHAT, labels, float(newest.bands.yhat[column]))
+            yield Line(YHAT_LOWER, labels, float(newest.bands.lower[column]))
+            yield Line(YHAT_UPPER, labels, float(newest.bands.upper[column]))
+            yield Line(SCORE, labels, float(newest.scores[column]))
+
+    def _without_answer(self, now: float, error: ReadError) -> View:
+        """Prometheus did not answer: what was shown goes, for nobody knows whether it still holds."""
+        old = self.view
+        if error.reason in ("bad_query", "budget", "denied"):
+            return View("error", str(error), old.series, fitted_at=old.fitted_at)
+        return View("stale", str(error), old.series, fitted_at=old.fitted_at)

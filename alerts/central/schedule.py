@@ -1,0 +1,105 @@
+"""The clock of the service: APScheduler with its traps closed.
+
+Jobs are scattered over their period by a hash of their name (jitter only adds, and adds up), run at most once at a
+time, coalesce, and may start late by a whole period (the default drops a run that is one second late). All in UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+log = logging.getLogger(__name__)
+
+BEAT = 2.0
+"""Seconds between two signs of life of the scheduler's own thread."""
+START_WITHIN = 10.0
+"""First runs are scattered over this many seconds at most."""
+
+_REASONS = {EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "still_running", EVENT_JOB_ERROR: "error"}
+
+
+def share(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone: where in its period a job runs."""
+    return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4).digest(), "big") / 2**32
+
+
+class Clock:
+    """Runs jobs.
+
+    Args:
+        threads: jobs that may run at one time.
+        missed: called with "missed", "still_running" or "error" for each run that did not take place as planned.
+    """
+
+    def __init__(self, threads: int, missed: Callable[[str, str], None]) -> None:
+        self._missed = missed
+        self._scheduler = BackgroundScheduler(
+            timezone=timezone.utc,
+            executors={"default": ThreadPoolExecutor(threads), "beat": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1},
+        )
+        self._scheduler.add_listener(self._heard, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR)
+        self.last_beat = 0.0
+        """Unix time at which the scheduler last ran anything: it can be dead while it says it runs."""
+        self._beat_mark = 0.0
+
+    def every(self, name: str, period: float, work: Callable[[], Any]) -> None:
+        """Run `work` every `period` seconds, first soon after start."""
+        now = datetime.now(timezone.utc)
+        first = now + timedelta(seconds=share(name) * min(period, START_WITHIN))
+        self._scheduler.add_job(
+            work,
+            IntervalTrigger(seconds=period, start_date=first, timezone=timezone.utc),
+            id=name,
+            name=name,
+            next_run_time=first,
+            misfire_grace_time=max(math.ceil(period), 1),
+            replace_existing=True,
+        )
+
+    def remove(self, name: str) -> None:
+        """Take a job out; a run under way ends by itself."""
+        self._scheduler.remove_job(name)
+
+    def start(self) -> None:
+        self._beat()
+        self._scheduler.add_job(
+            self._beat,
+            IntervalTrigger(seconds=BEAT, timezone=timezone.utc),
+            id="beat",
+            executor="beat",
+            misfire_grace_time=None,
+            replace_existing=True,
+        )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """No new runs; those under way are not waited for."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last sign of life, on the monotonic clock."""
+        return time.monotonic() - self._beat_mark
+
+    def _beat(self) -> None:
+        self.last_beat = time.time()
+        self._beat_mark = time.monotonic()
+
+    def _heard(self, event: Any) -> None:
+        reason = _REASONS[event.code]
+        self._missed(str(event.job_id), reason)
+        if reason == "error":
+            log.error("job failed: %r", event.exception, extra={"job": event.job_id})

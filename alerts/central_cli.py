@@ -1,0 +1,106 @@
+"""`gpuvigil central run|check|monitors`: the detection service."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.base import config
+from agent.base import log as logging_setup
+from agent.base.errors import CannotTell, Exit
+
+if TYPE_CHECKING:
+    from alerts.central.settings import Settings
+
+DEFAULT = "/etc/gpuvigil/central.yaml"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    run = verbs.add_parser("run", help="run the service in the foreground")
+    _config(run)
+    run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    run.add_argument("--log-format", default="logfmt", choices=("logfmt", "json"))
+    run.set_defaults(run=_run)
+    check = verbs.add_parser("check", help="check the configuration, and every query against Prometheus")
+    _config(check)
+    check.add_argument("--offline", action="store_true", help="the file alone, no query")
+    check.set_defaults(run=_check)
+    monitors = verbs.add_parser("monitors", help="the state of every monitor of a running service")
+    monitors.add_argument("--url", default="http://127.0.0.1:9841", help="where the service listens (%(default)s)")
+    monitors.add_argument("-o", "--output", default="text", choices=("text", "json"))
+    monitors.set_defaults(run=_monitors)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help=f"YAML file (default: {DEFAULT} if there, else defaults)")
+
+
+def _load(path: str | None) -> Settings:
+    from alerts.central.settings import Settings
+
+    if path is None and Path(DEFAULT).exists():
+        path = DEFAULT
+    return config.load(Settings, path)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from alerts.central.pool import one_thread
+
+    one_thread()
+    from alerts.central.serve import serve
+    from alerts.central.service import Central
+
+    logging_setup.setup(args.log_level, args.log_format)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    settings = _load(args.config)
+    asyncio.run(serve(Central(settings)))
+    # Turns that still wait for Prometheus hold nothing worth waiting for.
+    sys.stderr.flush()
+    os._exit(int(Exit.GOOD))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from alerts.central.promread import Reader, ReadError
+    from alerts.central.settings import Capacity, Monitor
+
+    settings = _load(args.config)
+    if args.offline:
+        print(f"good: {len(settings.monitors)} monitors, {len(settings.capacity)} capacity forecasts")
+        return Exit.GOOD
+    reader = Reader(settings.prometheus)
+    bad = 0
+    everything: list[Monitor | Capacity] = [*settings.monitors, *settings.capacity]
+    for watched in everything:
+        limit = watched.series_limit or settings.prometheus.series_limit
+        try:
+            number = reader.count(watched.query, limit)
+        except ReadError as error:
+            bad += 1
+            print(f"BAD   {watched.name}: {error}")
+            continue
+        print(f"{'good' if number else 'EMPTY'}  {watched.name}: {number} series")
+    return Exit.BAD if bad else Exit.GOOD
+
+
+def _monitors(args: argparse.Namespace) -> int:
+    import urllib3
+
+    try:
+        answer = urllib3.request("GET", f"{args.url.rstrip('/')}/api/v1/monitors", timeout=10.0, retries=False)
+        document = json.loads(answer.data)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise CannotTell(f"{args.url}: {error}") from None
+    if args.output == "json":
+        print(json.dumps(document))
+    else:
+        for entry in document["monitors"]:
+            print(f"{entry['state']:11} {entry['name']:30} {entry['series']:6} series  {entry['why']}")
+    states = {entry["state"] for entry in document["monitors"]}
+    return Exit.BAD if states & {"error", "stale"} else Exit.GOOD

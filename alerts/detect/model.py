@@ -1,0 +1,91 @@
+"""The one interface of all models, and their names.
+
+A model learns from the past of N series on one time grid and says what comes next. Offline models are
+fitted again from time to time and keep their forecast; online models take every new point.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from agent.base.errors import ConfigError
+from alerts.detect.bands import Array, Bands
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a monitor may ask of its model.
+
+    Attributes:
+        interval: share of healthy values inside the bands (0.99).
+        daily, weekly: model these cycles; None means "where the history holds two of them".
+        span: points over which online models forget.
+        seed: every draw is reproducible.
+    """
+
+    interval: float = 0.99
+    daily: bool | None = None
+    weekly: bool | None = None
+    span: int = 288
+    seed: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def cycles(self, times: Array) -> tuple[bool, bool]:
+        """Whether to model the daily and the weekly cycle, given the times of the history (T,)."""
+        length = float(times[-1] - times[0]) + float(times[1] - times[0]) if len(times) > 1 else 0.0
+        daily = length >= 2 * 86400 if self.daily is None else self.daily
+        weekly = length >= 2 * 7 * 86400 if self.weekly is None else self.weekly
+        return daily, weekly
+
+
+class Fitted(Protocol):
+    """A model that has learnt. All arrays have one column a series, in the order of the fit."""
+
+    def forecast(self, times: Array) -> Bands:
+        """Bands at the Unix times (H,), all after the points learnt so far."""
+
+    def update(self, times: Array, values: Array) -> Fitted:
+        """The model after the points (K,), (K, N) as well; an offline model stays as it is."""
+
+
+class Model(Protocol):
+    """A way to learn. `online` models are to be updated with each point before the next is scored."""
+
+    name: str
+    online: bool
+    min_points: int
+
+    def fit(self, times: Array, values: Array, options: Options) -> Fitted:
+        """Learn from Unix times (T,) and values (T, N); NaN is missing."""
+
+
+_WHERE = {
+    "ewma": "alerts.detect.ewma:Ewma",
+    "prophet": "alerts.detect.prophet_reference:ProphetReference",
+}
+"""Model names and where each lives; a model is imported only when used (Prophet costs 150 MB)."""
+
+NAMES = tuple(sorted(_WHERE))
+
+
+def model(name: str) -> Model:
+    """The model of that name.
+
+    Raises:
+        ConfigError: there is none; the text lists those there are.
+    """
+    if name not in _WHERE:
+        raise ConfigError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
+    module, _, attribute = _WHERE[name].partition(":")
+    found: Model = getattr(importlib.import_module(module), attribute)()
+    return found
+
+
+def nothing(points: int, series: int) -> Bands:
+    """Bands that say nothing: NaN throughout."""
+    empty = np.full((points, series), np.nan)
+    return Bands(empty, empty.copy(), empty.copy())

@@ -1,0 +1,89 @@
+"""Prophet itself, series by series: the reference, and the choice for few series with odd shapes.
+
+About a second of CPU for two weeks at five minutes, so not for a fleet: see `prophet_batched`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alerts.detect.bands import Array, Bands
+from alerts.detect.model import Options, nothing
+
+
+@dataclass(frozen=True, slots=True)
+class ProphetState:
+    """The fitted Prophets, None for a series with too few points."""
+
+    models: tuple[Any | None, ...]
+
+    def forecast(self, times: Array) -> Bands:
+        import pandas as pd
+
+        bands = nothing(len(times), len(self.models))
+        future = pd.DataFrame({"ds": pd.to_datetime(times, unit="s")})
+        for column, fitted in enumerate(self.models):
+            if fitted is None:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                answer = fitted.predict(future)
+            bands.yhat[:, column] = answer["yhat"]
+            bands.lower[:, column] = answer["yhat_lower"]
+            bands.upper[:, column] = answer["yhat_upper"]
+        return bands
+
+    def update(self, times: Array, values: Array) -> ProphetState:
+        return self
+
+
+class ProphetReference:
+    """One Prophet a series, refitted from time to time."""
+
+    name = "prophet"
+    online = False
+    min_points = 20
+
+    def fit(self, times: Array, values: Array, options: Options) -> ProphetState:
+        logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)  # plotly is not wanted here
+        import pandas as pd
+        from prophet import Prophet
+
+        logging.getLogger("prophet").setLevel(logging.ERROR)
+        cmdstan = logging.getLogger("cmdstanpy")
+        cmdstan.addHandler(logging.NullHandler())  # else it adds one of its own, at level INFO
+        cmdstan.setLevel(logging.ERROR)
+        daily, weekly = options.cycles(times)
+        dates = pd.to_datetime(times, unit="s")
+        models: list[Any | None] = []
+        for column in range(values.shape[1]):
+            there = ~np.isnan(values[:, column])
+            if np.count_nonzero(there) < self.min_points:
+                models.append(None)
+                continue
+            fitted = Prophet(
+                interval_width=options.interval,
+                daily_seasonality=daily,
+                weekly_seasonality=weekly,
+                yearly_seasonality=False,
+                **options.extra,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                np.random.seed(options.seed)  # Prophet draws its intervals from the global generator
+                fitted.fit(pd.DataFrame({"ds": dates[there], "y": values[there, column]}), seed=options.seed)
+            _clean_up(fitted)
+            models.append(fitted)
+        return ProphetState(tuple(models))
+
+
+def _clean_up(fitted: Any) -> None:
+    """Remove CmdStan's temporary files: they fill the disk of a process that lives long."""
+    backend = getattr(fitted, "stan_backend", None)
+    if backend is not None and hasattr(backend, "cleanup"):
+        backend.cleanup()
