@@ -173,6 +173,6 @@ def target(layout: Layout, ports: dict[str, int], library: Path) -> Path:
     )
 
 
-def routing(layout: Layout, ports: dict[str, int]) -> Path:
-    """routing.yaml: every receiver is a path of the sink."""
-    return write(layout.config("routing"), {"sink": local(ports["sink"])})
+def rules(layout: Layout, ports: dict[str, int]) -> Path:
+    """Overrides of the rules' demo profile: runbooks are read from the sink."""
+    return write(layout.config("rules"), {"links": {"runbooks": local(ports["sink"]) + "/runbooks"}})

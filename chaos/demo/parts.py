@@ -12,6 +12,7 @@ from chaos.demo.configs import local
 from chaos.demo.layout import Layout
 from chaos.demo.process import Part
 
+RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
 PACKAGES = {
     # part: (modules it needs, what to do)
     "engine": (("xllamacpp", "gguf"), 'pip install "gpuvigil[demo]"'),
@@ -56,7 +57,10 @@ def make(layout: Layout, ports: dict[str, int], library: Path | None) -> list[Pa
     return [
         Part(
             "sink",
-            module("sink", "--port", str(ports["sink"]), "--file", str(layout.pages)),
+            module(
+                *("sink", "--port", str(ports["sink"]), "--file", str(layout.pages)),
+                *("--runbooks", str(RUNBOOKS)),
+            ),
             layout.log("sink"),
             ready_url=url["sink"] + "/healthz",
             url=url["sink"],

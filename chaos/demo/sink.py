@@ -61,9 +61,10 @@ class Pages:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /<receiver>; GET / (a page), /api/pages?since=N&path=/drill, /healthz."""
+    """POST /<receiver>; GET / (a page), /api/pages?since=N&path=/drill, /runbooks/<Alert>.md, /healthz."""
 
     pages: Pages
+    runbooks: Path | None
     protocol_version = "HTTP/1.1"
     timeout = 30
 
@@ -95,15 +96,24 @@ class Handler(BaseHTTPRequestHandler):
                 return self._answer(400, {"error": f"since must be a number, got {since!r}"})
             found = self.pages.since(int(since), query.get("path", [None])[0])
             return self._answer(200, {"counts": self.pages.counts, "pages": found})
+        if url.path.startswith("/runbooks/"):
+            return self._runbook(url.path.removeprefix("/runbooks/"))
         if url.path == "/":
             return self._answer(200, render(self.pages))
         return self._answer(404, {"error": "there is /, /api/pages and /healthz"})
 
-    def _answer(self, status: int, content: dict[str, Any] | str) -> None:
+    def _runbook(self, name: str) -> None:
+        """A runbook as text; only names that stand in the folder itself."""
+        known = {path.name: path for path in self.runbooks.glob("*.md")} if self.runbooks else {}
+        if name not in known:
+            return self._answer(404, {"error": f"no runbook {name}"})
+        return self._answer(200, known[name].read_text(encoding="utf-8"), "text/markdown")
+
+    def _answer(self, status: int, content: dict[str, Any] | str, kind: str = "text/html") -> None:
         text = content if isinstance(content, str) else json.dumps(content) + "\n"
+        kind = kind if isinstance(content, str) else "application/json"
         data = text.encode()
         self.send_response(status)
-        kind = "text/html" if isinstance(content, str) else "application/json"
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -138,9 +148,9 @@ def render(pages: Pages) -> str:
     )
 
 
-def serve(port: int, path: Path) -> ThreadingHTTPServer:
+def serve(port: int, path: Path, runbooks: Path | None = None) -> ThreadingHTTPServer:
     """A bound server on 127.0.0.1 (port 0: any free one) that writes to `path`; the caller runs it."""
-    handler = type("BoundHandler", (Handler,), {"pages": Pages(path)})
+    handler = type("BoundHandler", (Handler,), {"pages": Pages(path), "runbooks": runbooks})
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     return server
@@ -150,8 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.demo.sink", description=__doc__)
     parser.add_argument("--port", type=int, default=9843, help="TCP port on 127.0.0.1")
     parser.add_argument("--file", type=Path, required=True, help="JSONL file that pages are appended to")
+    parser.add_argument("--runbooks", type=Path, help="folder of runbooks to show under /runbooks/")
     args = parser.parse_args(argv)
-    server = serve(args.port, args.file)
+    server = serve(args.port, args.file, args.runbooks)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     print(f"sink on 127.0.0.1:{args.port}", file=sys.stderr, flush=True)
     try:

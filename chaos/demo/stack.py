@@ -97,9 +97,17 @@ class Stack:
         configs.central(self.layout, self.ports)
         if self.library is not None:
             configs.target(self.layout, self.ports, self.library)
-        routing = configs.routing(self.layout, self.ports)
-        rules = ["alerts", "rules", "build", "--profile", "demo", "-o", str(self.layout.rules)]
-        routes = ["alerts", "routing", "build", "--config", str(routing), "-o", str(self.layout.config("alertmanager"))]
+        links = configs.rules(self.layout, self.ports)
+        rules = ["alerts", "rules", "build", "--profile", "demo", "--config", str(links), "-o", str(self.layout.rules)]
+        routes = [
+            "alerts",
+            "routing",
+            "build",
+            "--sink",
+            configs.local(self.ports["sink"]),
+            "-o",
+            str(self.layout.config("alertmanager")),
+        ]
         self._attempt("prometheus", lambda: _command(rules))
         self._attempt("alertmanager", lambda: _command(routes))
         if not parts.absent("engine"):

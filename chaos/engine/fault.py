@@ -107,7 +107,6 @@ def load() -> dict[str, Fault]:
 
 def find(name: str) -> Fault:
     """The fault of that name; raises ConfigError naming those there are."""
-    faults = load()
-    if name not in faults:
-        raise ConfigError(f"no fault {name!r}; there are: {', '.join(sorted(faults))}")
-    return faults[name]
+    if name not in FAULTS and name not in load():
+        raise ConfigError(f"no fault {name!r}; there are: {', '.join(sorted(FAULTS))}")
+    return FAULTS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from agent.base.catalogue import drill as metrics
 from agent.base.catalogue import llm
@@ -89,15 +90,19 @@ class Stations:
             say(f"{name} after {at - zero:.1f} s")
         return marks
 
-    def healthy(self) -> bool:
-        """Everything touched is well again, engines too; waits for it."""
-        looks: dict[str, measure.Look] = {"gpu": lambda: self._value() == self.drill.expect.seen.healthy}
+    def healthy(self, drill_id: str) -> bool:
+        """Waits until everything touched is well again, engines too, and no alert of the drill fires any more."""
+        looks: dict[str, measure.Look] = {
+            "target": lambda: self._value() == self.drill.expect.seen.healthy,
+            "alerts": lambda: not self.prometheus.alerts(labels={"drill": drill_id}),
+        }
         for item in self.plan.touches:
             if item.scope == "engine":
-                looks[item.target] = lambda name=item.target: (  # type: ignore[misc]
-                    self.agent.value(llm.HEALTH_OK.name, {"engine": name}) == 1
-                )
+                looks[item.target] = partial(self._engine_well, item.target)
         return len(measure.watch(looks, self.drill.expect.resolved_within, lambda: None)) == len(looks)
+
+    def _engine_well(self, name: str) -> bool:
+        return self.agent.value(llm.HEALTH_OK.name, {"engine": name}) == 1
 
     def collect(self, result: Result) -> None:
         """The page itself, and how many deliveries each receiver had since the drill began."""

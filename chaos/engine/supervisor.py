@@ -75,9 +75,9 @@ class Supervisor:
         with announced(target, result.id, drill.page, plan, expires) as mute:
             stations.announced(result.id)
             self._inject(result, journal, fault, plan, stations)
-            mute.over = stations.healthy()
+            mute.over = stations.healthy(result.id)
             if not mute.over:
-                result.reasons.append("the target is not healthy again; its mute stays until it expires")
+                result.reasons.append("the target is not healthy and quiet again; its mute stays until it expires")
         stations.collect(result)
         self._judge(result)
 

@@ -15,7 +15,10 @@ from chaos.demo import sink
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     path = tmp_path / "pages.jsonl"
-    server = sink.serve(0, path)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "GpuLost.md").write_text("# GpuLost\n")
+    (tmp_path / "secret.md").write_text("no")
+    server = sink.serve(0, path, tmp_path / "books")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server.server_address[1], path
@@ -82,3 +85,10 @@ def test_a_body_over_the_limit_is_refused_unread(place: tuple[int, Path]) -> Non
     port, file = place
     assert ask(port, "POST", "/page", b"", **{"Content-Length": str(sink.BODY_LIMIT + 1)})[0] == 413
     assert file.read_text() == ""
+
+
+def test_runbooks_are_shown_and_nothing_beside_them(place: tuple[int, Path]) -> None:
+    port, _ = place
+    assert ask(port, "GET", "/runbooks/GpuLost.md") == (200, "# GpuLost\n")
+    for name in ("Other.md", "../secret.md", "%2e%2e/secret.md", ""):
+        assert ask(port, "GET", f"/runbooks/{name}")[0] == 404
