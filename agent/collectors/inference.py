@@ -7,7 +7,7 @@ a finding, not a failure of this collector; a credential that cannot be read is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -17,6 +17,7 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue.self import PARSE_ERRORS
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
+from agent.gpu.node import SHARED, GpuNode
 from agent.inference.engine import Engine, GpuProcess
 from agent.inference.settings import EngineSettings
 
@@ -55,7 +56,7 @@ class Inference:
         problems: list[str] = []
         for engine in self._engines:
             yield from engine.samples()
-            yield from engine.on_gpus(gpus)
+            yield from engine.placement(gpus)
             yield PARSE_ERRORS.sample(engine.parse_errors, NAME, engine.name)
             problems += engine.problems()
         if problems:
@@ -70,8 +71,15 @@ class Inference:
         return min(longest + 0.2, 0.8 * self._settings.deadline)
 
     def _gpu_processes(self) -> list[GpuProcess]:
-        lender: Callable[[], list[GpuProcess]] | None = self._context.shared.get("gpu_processes")
-        return lender() if lender else []
+        """Compute processes as the gpu collector knows them; none where it does not run."""
+        node: GpuNode | None = self._context.shared.get(SHARED)
+        if node is None or node.inventory is None:
+            return []
+        return [
+            (pid, node.inventory.label(uuid), uuid, node.label)
+            for uuid, rows in node.client.processes().items()
+            for pid, _ in rows
+        ]
 
     def close(self) -> None:
         for engine in self._engines:

@@ -18,6 +18,7 @@ from agent.inference import process
 from agent.inference.http import authorization, chunks, request
 from agent.inference.mapping import ENGINES, WANTED, detect
 from agent.inference.normalise import normalise, served_model
+from agent.inference.owner import owner
 from agent.inference.page import read_page
 from agent.inference.probe import Probe, Request
 from agent.inference.settings import EngineSettings
@@ -112,11 +113,12 @@ class Engine:
         # A look that already lasts longer than the last one did is the newer truth.
         yield m.HEALTH_SECONDS.sample(max(health.seconds if health else 0.0, pending), self.name)
 
-    def on_gpus(self, listed: Iterable[GpuProcess]) -> Iterator[Sample]:
-        """Which GPUs the engine's processes hold."""
+    def placement(self, listed: Iterable[GpuProcess]) -> Iterator[Sample]:
+        """The engine's process, who runs it, and which of the GPUs lent here its processes hold."""
         engine = self._pid
         if engine is None:
             return
+        yield m.ENGINE_PROCESS.sample(1, self.name, str(engine.pid), *owner(engine.pid, self._proc))
         for pid, gpu, uuid, synthetic in listed:
             if process.descends(pid, engine.pid, self._proc):
                 yield m.ENGINE_GPU.sample(1, self.name, gpu, uuid, synthetic, str(pid))
@@ -127,7 +129,7 @@ class Engine:
 
     def _read(self) -> Reading:
         one = self._settings
-        url = one.url + self._paths()[0]
+        url = one.metrics_url or one.url + self._paths()[0]
         headers = {"Accept": "text/plain;version=0.0.4", **authorization(one.credential_file)}
         try:
             with request(url, one.timeout, headers=headers, ca_file=one.ca_file) as response:

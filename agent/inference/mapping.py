@@ -1,10 +1,13 @@
 """Which name of which engine means what: the tables that map engines to our vocabulary.
 
 A rule lists an engine's names for one thing, newest first; the first present wins, so that old and new
-names on one page are not counted twice. Names come from the engines' own sources and recorded pages:
-vllm/v1/metrics/loggers.py, sglang/srt/metrics/collector.py, TGI's metrics reference, llama.cpp's server,
-Triton's metrics guide, NIM's observability guide. What an engine does not have stays absent; counters of
-total time (Triton) are not dressed up as histograms.
+names on one page are not counted twice. Names come from recorded pages (vLLM, llama.cpp) and from the engines'
+sources and guides: vllm/v1/metrics/loggers.py, sglang/srt/observability/metrics_collector.py, TGI's
+docs/source/reference/metrics.md and its router, Triton's docs/user_guide/metrics.md,
+tensorrt_llm/metrics/collector.py, NIM's observability guide.
+
+What an engine does not have stays absent. Counters of total time (Triton) are not dressed up as histograms;
+a mean per request (TGI's and TensorRT-LLM's time per token) is no time between tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ class Rule:
         names: the engine's names, newest first.
         factor: multiplies values and edges into our unit.
         combine: how series that differ in other labels become one; KV caches give the fullest.
-        where: only series with these label values.
+        where: only series with these label values; a label that is missing altogether does not exclude.
+        ranks: series that differ in a rank of these alone repeat one another: the lowest rank's counts.
+        plus: a second sample name whose value is added, for what an engine gives in two parts.
         outcome: for requests by outcome: a fixed word, or `{label}` to take the page's own.
     """
 
@@ -37,13 +42,15 @@ class Rule:
     factor: float = 1.0
     combine: Literal["sum", "max"] = "sum"
     where: Mapping[str, str] = field(default_factory=dict)
+    ranks: tuple[str, ...] = ()
+    plus: str = ""
     outcome: str = ""
 
     @property
     def sample_names(self) -> tuple[str, ...]:
         """Every sample name the rule reads."""
         if self.metric.kind != "histogram":
-            return self.names
+            return (*self.names, self.plus) if self.plus else self.names
         return tuple(f"{name}_{part}" for name in self.names for part in ("bucket", "sum", "count"))
 
 
@@ -79,7 +86,8 @@ def _vllm(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-_RANK0 = {"tp_rank": "0"}  # SGLang's tensor-parallel ranks repeat each other's gauges
+_RANKS = ("tp_rank", "pp_rank", "moe_ep_rank", "pid")
+_WHOLE = {"priority": ""}  # with priorities on, SGLang shows the total under the empty one, and each beside it
 
 ENGINES: Final[Mapping[str, Engine]] = {
     "vllm": Engine(_vllm("vllm:"), "vllm:"),
@@ -91,6 +99,11 @@ ENGINES: Final[Mapping[str, Engine]] = {
             Rule(m.GENERATED_TOKENS, ("llamacpp:tokens_predicted_total",)),
             Rule(m.KV_CACHE, ("llamacpp:kv_cache_usage_ratio",), combine="max"),
             Rule(m.PREFIX_HITS, ("llamacpp:prompt_tokens_cached_total",)),
+            Rule(
+                m.PREFIX_QUERIES,
+                ("llamacpp:prompt_tokens_cached_total",),
+                plus="llamacpp:prompt_tokens_total",  # llama.cpp counts cached and computed tokens apart
+            ),
         ),
         "llamacpp:",
     ),
@@ -100,8 +113,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
             Rule(m.INTER_TOKEN, ("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds")),
             Rule(m.E2E, ("sglang:e2e_request_latency_seconds",)),
             Rule(m.QUEUE, ("sglang:queue_time_seconds",)),
-            Rule(m.RUNNING, ("sglang:num_running_reqs",), where=_RANK0),
-            Rule(m.WAITING, ("sglang:num_queue_reqs",), where=_RANK0),
+            Rule(m.RUNNING, ("sglang:num_running_reqs",), where=_WHOLE, ranks=_RANKS),
+            Rule(m.WAITING, ("sglang:num_queue_reqs",), where=_WHOLE, ranks=_RANKS),
             Rule(m.REQUESTS, ("sglang:num_requests_total",), outcome="finished"),
             Rule(m.REQUESTS, ("sglang:num_aborted_requests_total",), outcome="abort"),
             Rule(m.PROMPT_TOKENS, ("sglang:prompt_tokens_total",)),
@@ -150,13 +163,21 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "trtllm": Engine(
         (
             Rule(m.TTFT, ("trtllm_time_to_first_token_seconds",)),
-            Rule(m.INTER_TOKEN, ("trtllm_time_per_output_token_seconds",)),
             Rule(m.E2E, ("trtllm_e2e_request_latency_seconds",)),
             Rule(m.QUEUE, ("trtllm_request_queue_time_seconds",)),
+            Rule(m.PREFILL, ("trtllm_request_prefill_time_seconds",)),
+            Rule(m.DECODE, ("trtllm_request_decode_time_seconds",)),
+            Rule(m.RUNNING, ("trtllm_num_requests_running",)),
+            Rule(m.WAITING, ("trtllm_num_requests_waiting",)),
             Rule(m.REQUESTS, ("trtllm_request_success_total",), outcome="{finished_reason}"),
+            Rule(m.REQUESTS, ("trtllm_request_error_total",), outcome="error"),
+            Rule(m.PROMPT_TOKENS, ("trtllm_prompt_tokens_total",)),
+            Rule(m.GENERATED_TOKENS, ("trtllm_generation_tokens_total",)),
             Rule(m.KV_CACHE, ("trtllm_kv_cache_utilization",), combine="max"),
+            Rule(m.PREFIX_HITS, ("trtllm_prompt_cached_tokens_total",)),
         ),
         "trtllm_",
+        metrics_path="/prometheus/metrics",
     ),
     "nim": Engine(
         (

@@ -58,7 +58,7 @@ def _apply(rule: Rule, page: Page, engine: str, model: str) -> Iterator[Sample]:
         if rule.metric.kind == "histogram":
             samples = list(_histogram(rule, page, name, engine, model))
         else:
-            samples = list(_plain(rule, page.samples.get(name, ()), engine, model))
+            samples = list(_plain(rule, _series(rule, page, name), engine, model))
         if samples:
             yield from samples
             return
@@ -71,11 +71,33 @@ def _model(labels: Labels, default: str) -> str:
     return default
 
 
+def _series(rule: Rule, page: Page, name: str) -> Series:
+    """The plain series a rule reads; where it wants two parts, both or none."""
+    series = page.samples.get(name, [])
+    if rule.plus and series:
+        other = page.samples.get(rule.plus, [])
+        return [*series, *other] if other else []
+    return series
+
+
 def _selected(rule: Rule, series: Iterable[tuple[Labels, float]]) -> Iterator[tuple[Labels, float]]:
-    """Series that the rule wants; a label it asks for may be missing altogether (one rank only)."""
-    for labels, value in series:
-        if all(labels.get(key, wanted) == wanted for key, wanted in rule.where.items()):
-            yield labels, value
+    """Series that the rule wants, of ranks that repeat one another the lowest."""
+    wanted = [
+        (labels, value)
+        for labels, value in series
+        if all(labels.get(key, word) == word for key, word in rule.where.items())
+    ]
+    if not rule.ranks:
+        yield from wanted
+        return
+    lowest: dict[frozenset[tuple[str, str]], tuple[tuple[tuple[int, str], ...], Labels, float]] = {}
+    for labels, value in wanted:
+        rest = frozenset(item for item in labels.items() if item[0] not in rule.ranks)
+        rank = tuple((len(labels.get(key, "")), labels.get(key, "")) for key in rule.ranks)  # numbers, as text
+        if rest not in lowest or rank < lowest[rest][0]:
+            lowest[rest] = (rank, labels, value)
+    for _, labels, value in lowest.values():
+        yield labels, value
 
 
 def _plain(rule: Rule, series: Iterable[tuple[Labels, float]], engine: str, model: str) -> Iterator[Sample]:

@@ -28,6 +28,7 @@ class EngineSettings(Model):
     name: str = Field(min_length=1, description="Value of the label `engine`; unique on the node.")
     kind: EngineKind = Field(default="auto", description="What it is; auto looks at the names on its page.")
     url: str = Field(description="Where it listens, such as http://127.0.0.1:8000.")
+    metrics_url: str | None = Field(default=None, description="Its metrics page, if on another port (Triton's 8002).")
     metrics_path: str | None = Field(default=None, description="Its metrics page, if not its kind's usual.")
     health_path: str | None = Field(default=None, description="Its health URL, if not its kind's usual.")
     completions_path: str = Field(default="/v1/completions", description="Where the probe asks.")
@@ -40,9 +41,11 @@ class EngineSettings(Model):
     pid_file: Path | None = Field(default=None, description="File with its process number; else the listener's.")
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
 
-    @field_validator("url")
+    @field_validator("url", "metrics_url")
     @classmethod
-    def _http(cls, url: str) -> str:
+    def _http(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"must be an http or https address such as http://127.0.0.1:8000, got {url!r}")

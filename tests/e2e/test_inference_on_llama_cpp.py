@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from agent.base.catalogue import llm as m
 from agent.base.catalogue.self import PARSE_ERRORS
 from agent.base.collector import Context
 from agent.collectors.inference import Inference, InferenceSettings
+from agent.gpu.node import SHARED
 from chaos.demo import tiny_model
 
 pytestmark = pytest.mark.e2e
@@ -40,10 +42,15 @@ def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "chaos.demo.engine", "--model", str(model), "--port", str(port), "--name", "tiny"]
-    gpu: list[tuple[int, str, str, str]] = []
+    processes: dict[str, list[tuple[int, int | None]]] = {"GPU-3": []}
+    gpu = SimpleNamespace(
+        label="true",
+        inventory=SimpleNamespace(label=lambda uuid: uuid.removeprefix("GPU-")),
+        client=SimpleNamespace(processes=lambda: processes),
+    )
     engine = {"name": "demo", "url": f"http://127.0.0.1:{port}", "probe": {"period": "200ms", "timeout": "20s"}}
     settings = InferenceSettings.model_validate({"engines": [engine]})
-    collector = Inference(settings, Context("", "", shared={"gpu_processes": lambda: gpu}))
+    collector = Inference(settings, Context("", "", shared={SHARED: gpu}))
     try:
         samples = list(collector.collect())
         assert of(samples, m.ENGINE_UP) == {("demo",): 0}
@@ -51,7 +58,7 @@ def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
 
         with (tmp_path / "log").open("wb") as log:
             server = subprocess.Popen(command, stdout=log, stderr=log)
-        gpu.append((server.pid, "3", "GPU-3", "true"))
+        processes["GPU-3"].append((server.pid, None))
         try:
             samples = until(collector, lambda found: of(found, m.PROBES)["demo", "ok"] >= 5)
             assert of(samples, m.ENGINE_UP) == {("demo",): 1}

@@ -36,6 +36,12 @@ ENGINE_GPU = Metric(
     "Which engine runs on which GPU, by process.",
     labels=("engine", "gpu", "uuid", "synthetic", "pid"),
 )
+ENGINE_PROCESS = Metric(
+    "gpuvigil_llm_engine_process",
+    "info",
+    "The engine's process and who runs it: systemd unit, Kubernetes pod, container or Slurm job.",
+    labels=("engine", "pid", "unit", "pod_uid", "container", "slurm_job"),
+)
 
 TTFT = Metric("gpuvigil_llm_ttft_seconds", "histogram", "Request sent to first token.", "seconds", LATENCY)
 INTER_TOKEN = Metric("gpuvigil_llm_inter_token_seconds", "histogram", "Between two tokens.", "seconds", LATENCY)

@@ -96,11 +96,12 @@ def test_gpus_of_the_engine_and_its_workers(tmp_path: Path) -> None:
         (tmp_path / "pid").write_text(str(parent.pid))
         engine = Engine(EngineSettings(name="a", url="http://127.0.0.1:9", pid_file=tmp_path / "pid"))
         lent = [(worker, "3", "GPU-x", "true"), (os.getpid(), "4", "GPU-y", "true")]
-        assert list(engine.on_gpus(lent)) == [], "not looked yet: absent"
+        assert list(engine.placement(lent)) == [], "not looked yet: absent"
         engine.kick()
         for aside in engine.asides:
             assert aside.wait(20)
-        assert list(engine.on_gpus(lent)) == [m.ENGINE_GPU.sample(1, "a", "3", "GPU-x", "true", str(worker))]
+        found = [s for s in engine.placement(lent) if s.metric is m.ENGINE_GPU]
+        assert found == [m.ENGINE_GPU.sample(1, "a", "3", "GPU-x", "true", str(worker))]
         engine.close()
     finally:
         parent.communicate()

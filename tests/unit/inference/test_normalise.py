@@ -143,9 +143,51 @@ def test_not_a_number_is_absent() -> None:
     assert not ours(page_of("vllm:kv_cache_usage_perc NaN\n"), "vllm")
 
 
-def test_sglang_ranks_repeat_gauges() -> None:
-    text = "".join(f'sglang:num_running_reqs{{tp_rank="{rank}",model_name="a"}} 4\n' for rank in range(8))
-    assert one(ours(page_of(text), "sglang"), m.RUNNING).value == 4
+def test_sglang_ranks_repeat_gauges_and_dp_ranks_add_up() -> None:
+    text = "".join(
+        f'sglang:num_running_reqs{{dp_rank="{dp}",model_name="a",priority="",tp_rank="{tp}"}} {4 + dp}\n'
+        for dp, tps in {0: (0, 1, 2), 1: (10, 9, 8)}.items()
+        for tp in tps
+    )
+    text += 'sglang:num_running_reqs{dp_rank="0",model_name="a",priority="7",tp_rank="0"} 3\n'
+    assert one(ours(page_of(text), "sglang"), m.RUNNING).value == 4 + 5
+
+
+def test_llama_cpp_prefix_look_ups_are_cached_and_computed_tokens() -> None:
+    samples = ours(recorded("llama_cpp_after.prom"), "llama.cpp")
+    assert one(samples, m.PREFIX_HITS).value == 621
+    assert one(samples, m.PREFIX_QUERIES).value == 621 + 149
+    assert not ours(page_of("llamacpp:prompt_tokens_cached_total 5\n"), "llama.cpp")[1:], "one part alone is no sum"
+
+
+PAGES = {
+    "sglang": ("sglang:token_usage 0.28\nsglang:num_queue_reqs 7\n", m.WAITING, 7),
+    "tgi": ("tgi_queue_size 3\ntgi_request_mean_time_per_token_duration_count 9\n", m.WAITING, 3),
+    "trtllm": ('trtllm_kv_cache_utilization{model_name="m",engine_type="trtllm"} 0.62\n', m.KV_CACHE, 0.62),
+    "nim": ('num_requests_running{model_name="m"} 2.0\nprocess_open_fds 7\n', m.RUNNING, 2),
+    "triton": (
+        'nv_trt_llm_request_metrics{model="m",request_type="waiting",version="1"} 5\n'
+        'nv_trt_llm_request_metrics{model="m",request_type="context",version="1"} 9\n',
+        m.WAITING,
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_the_other_engines(kind: str) -> None:
+    text, metric, value = PAGES[kind]
+    page = page_of(text)
+    assert detect(page.samples) == kind
+    assert one(ours(page, kind), metric).value == value
+
+
+def test_a_mean_per_request_is_no_time_between_tokens() -> None:
+    for kind, name in {
+        "tgi": "tgi_request_mean_time_per_token_duration",
+        "trtllm": "trtllm_time_per_output_token_seconds",
+    }.items():
+        assert not [s for s in ours(page_of(histogram(name, {"0.5": 3, "+Inf": 4})), kind)], kind
 
 
 def test_triton_milliseconds_become_seconds() -> None:
