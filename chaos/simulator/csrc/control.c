@@ -1,0 +1,266 @@
+/* The writer: called by Python, one at a time under a lock on the state file. Every change keeps counters
+ * continuous: what they lose by it is put into their base. */
+#define _GNU_SOURCE
+#include "device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct control {
+    int file;
+    struct world *world;
+};
+
+static struct view view_of(const struct world *world, const struct gpu_state *state, unsigned int cell, int64_t boot)
+{
+    struct view view = {.world = world, .id = &world->identity[cell % MAX_GPUS], .state = state, .gpu = cell, .mig = -1};
+    clock_read(world, &view.clock);
+    view.boot = boot;
+    view.sim = sim_at(&view.clock, boot);
+    return view;
+}
+
+static void add_difference(struct counters *base, const struct counters *before, const struct counters *after)
+{
+    double *to = (double *)base;
+    const double *a = (const double *)before, *b = (const double *)after;
+    for (size_t i = 0; i < sizeof *base / sizeof(double); i++)
+        to[i] += a[i] - b[i];
+}
+
+/* Publishes `next` in place of what stands, with counters continuous at `boot`. */
+static void publish(struct world *world, unsigned int cell, struct gpu_state *next, int64_t boot)
+{
+    if (cell < MAX_GPUS) {
+        struct gpu_state old;
+        gpu_read(world, cell, &old);
+        struct view before = view_of(world, &old, cell, boot), after = view_of(world, next, cell, boot);
+        struct counters a = counters_at(&before), b = counters_at(&after);
+        add_difference(&next->base, &a, &b);
+    }
+    cell_write(&world->cell[cell].generation, world->cell[cell].slot, next, sizeof *next);
+    world_wake(world);
+}
+
+/* Writes a fresh world to `path` (which must not exist). 0, or -errno. */
+EXPORT int gpuvigil_create(const char *path, struct header *header, const struct identity *identities,
+                           const struct gpu_state *first, double speed)
+{
+    struct world *world = calloc(1, sizeof *world);
+    if (world == NULL)
+        return -ENOMEM;
+    header->magic = STATE_MAGIC;
+    header->version = STATE_VERSION;
+    header->size = sizeof *world;
+    boot_id_read(header->boot_id);
+    world->header = *header;
+    memcpy(world->identity, identities, header->gpus * sizeof *identities);
+    world->header.checksum = world_checksum(world);
+    world->header.next_id = 1;
+    struct clock_state clock = {header->epoch, boot_now(), speed};
+    world->clock.slot[0] = clock;
+    for (unsigned int i = 0; i < header->gpus; i++)
+        world->cell[i].slot[0] = first[i];
+    int result = 0, file = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+    if (file < 0)
+        result = -errno;
+    else {
+        ssize_t written = write(file, world, sizeof *world);
+        if (written != (ssize_t)sizeof *world)
+            result = written < 0 ? -errno : -ENOSPC;
+        close(file);
+    }
+    free(world);
+    return result;
+}
+
+EXPORT struct control *gpuvigil_open(const char *path, char *why)
+{
+    struct control *control = calloc(1, sizeof *control);
+    if (control == NULL)
+        return NULL;
+    control->world = world_map(path, 1, why);
+    control->file = control->world != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (control->file < 0) {
+        free(control);
+        return NULL;
+    }
+    return control;
+}
+
+EXPORT void gpuvigil_close(struct control *control)
+{
+    munmap(control->world, sizeof *control->world);
+    close(control->file);
+    free(control);
+}
+
+EXPORT const struct header *gpuvigil_header(const struct control *control)
+{
+    return &control->world->header;
+}
+
+EXPORT const struct identity *gpuvigil_identity(const struct control *control, unsigned int gpu)
+{
+    return &control->world->identity[gpu % MAX_GPUS];
+}
+
+EXPORT void gpuvigil_read(const struct control *control, unsigned int cell, struct gpu_state *out)
+{
+    gpu_read(control->world, cell, out);
+}
+
+EXPORT void gpuvigil_clock(const struct control *control, struct clock_state *out)
+{
+    clock_read(control->world, out);
+}
+
+EXPORT int64_t gpuvigil_boot_now(void)
+{
+    return boot_now();
+}
+
+static void lock(const struct control *control)
+{
+    while (flock(control->file, LOCK_EX) != 0 && errno == EINTR)
+        ;
+}
+
+static void unlock(const struct control *control)
+{
+    flock(control->file, LOCK_UN);
+}
+
+/* Makes room in a full ring: drops the oldest entry that is over. 0 if none is. */
+static int drop_oldest(struct gpu_state *state, int64_t boot)
+{
+    uint32_t victim = MAX_FAULTS;
+    for (uint32_t i = 0; i < state->faults; i++) {
+        const struct fault *fault = &state->fault[i];
+        int over = fault->off != 0 && fault->off <= boot;
+        if (over && (victim == MAX_FAULTS || fault->off < state->fault[victim].off))
+            victim = i;
+    }
+    if (victim == MAX_FAULTS)
+        return 0;
+    memmove(&state->fault[victim], &state->fault[victim + 1], (state->faults - victim - 1) * sizeof(struct fault));
+    state->faults--;
+    return 1;
+}
+
+/* Adds a fault beginning `delay` ns from now and lasting `duration` ns (0 = until lifted). Its id, or -ENOSPC. */
+EXPORT int64_t gpuvigil_set(struct control *control, unsigned int cell, uint32_t kind, int64_t delay, int64_t duration,
+                            const double p[FAULT_PARAMETERS])
+{
+    struct gpu_state state;
+    int64_t result = -ENOSPC;
+    lock(control);
+    int64_t boot = boot_now();
+    gpu_read(control->world, cell, &state);
+    if (state.faults < MAX_FAULTS || drop_oldest(&state, boot)) {
+        struct fault *fault = &state.fault[state.faults++];
+        memset(fault, 0, sizeof *fault);
+        fault->kind = kind;
+        fault->id = __atomic_fetch_add(&control->world->header.next_id, 1, __ATOMIC_RELAXED);
+        fault->on = boot + delay;
+        fault->off = duration > 0 ? fault->on + duration : 0;
+        fault->sim_on = fault->sim_off = UNKNOWN_TIME;
+        memcpy(fault->p, p, sizeof fault->p);
+        result = fault->id;
+        publish(control->world, cell, &state, boot);
+    }
+    unlock(control);
+    return result;
+}
+
+/* Ends a fault now (id 0: all of the cell). It stays in the ring, ended, so that its past goes on counting. */
+EXPORT int gpuvigil_clear(struct control *control, unsigned int cell, uint32_t id)
+{
+    struct gpu_state state;
+    int ended = 0;
+    lock(control);
+    int64_t boot = boot_now();
+    gpu_read(control->world, cell, &state);
+    for (uint32_t i = state.faults; i-- > 0;) {
+        struct fault *fault = &state.fault[i];
+        if ((id != 0 && fault->id != id) || (fault->off != 0 && fault->off <= boot))
+            continue;
+        ended++;
+        if (fault->on > boot) { /* it never came */
+            memmove(fault, fault + 1, (state.faults - i - 1) * sizeof *fault);
+            state.faults--;
+        } else
+            fault->off = boot > fault->on ? boot : fault->on + 1;
+    }
+    if (ended > 0)
+        publish(control->world, cell, &state, boot);
+    unlock(control);
+    return ended;
+}
+
+/* Fixes in the simulated time that was theirs the begin and end of faults that are past `boot`. */
+static void keep_times(struct world *world, int64_t boot, const struct clock_state *clock)
+{
+    for (unsigned int cell = 0; cell < world->header.gpus; cell++) {
+        struct gpu_state state;
+        gpu_read(world, cell, &state);
+        for (uint32_t i = 0; i < state.faults; i++) {
+            struct fault *fault = &state.fault[i];
+            if (fault->on <= boot && fault->sim_on == UNKNOWN_TIME)
+                fault->sim_on = sim_at(clock, fault->on);
+            if (fault->off != 0 && fault->off <= boot && fault->sim_off == UNKNOWN_TIME)
+                fault->sim_off = sim_at(clock, fault->off);
+        }
+        cell_write(&world->cell[cell].generation, world->cell[cell].slot, &state, sizeof state);
+    }
+}
+
+/* Sets the clock's speed (0 freezes) and steps it by `step` ns, forward only. 0 or -EINVAL. */
+EXPORT int gpuvigil_set_clock(struct control *control, double speed, int64_t step)
+{
+    if (!(speed >= 0 && speed <= 1e6) || step < 0)
+        return -EINVAL;
+    lock(control);
+    struct clock_state clock;
+    int64_t boot = boot_now();
+    clock_read(control->world, &clock);
+    keep_times(control->world, boot, &clock);
+    struct clock_state next = {sim_at(&clock, boot) + step, boot, speed};
+    cell_write(&control->world->clock.generation, control->world->clock.slot, &next, sizeof next);
+    world_wake(control->world);
+    unlock(control);
+    return 0;
+}
+
+/* Replaces workload, processes and MIG instances by those in `wanted`; faults and counters stay. */
+EXPORT void gpuvigil_change(struct control *control, unsigned int gpu, const struct gpu_state *wanted)
+{
+    struct gpu_state state;
+    lock(control);
+    gpu_read(control->world, gpu, &state);
+    state.workload = wanted->workload;
+    state.processes = wanted->processes;
+    state.mig = wanted->mig;
+    memcpy(state.process, wanted->process, sizeof state.process);
+    memcpy(state.mig_slices, wanted->mig_slices, sizeof state.mig_slices);
+    publish(control->world, gpu, &state, boot_now());
+    unlock(control);
+}
+
+/* Tells all who live in this world that it is over. */
+EXPORT void gpuvigil_end(struct control *control)
+{
+    __atomic_store_n(&control->world->header.closed, 1, __ATOMIC_RELEASE);
+    world_wake(control->world);
+}
+
+/* For Python to compare with its twins of these records, in this order. */
+EXPORT const uint32_t gpuvigil_sizes[] = {sizeof(struct header), sizeof(struct identity), sizeof(struct gpu_state),
+                                          sizeof(struct clock_state), sizeof(struct counters), sizeof(struct fault),
+                                          sizeof(struct process)};

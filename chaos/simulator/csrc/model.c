@@ -1,0 +1,457 @@
+#include "model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DAY 86400.0
+#define PI 3.14159265358979323846
+
+/* Training: 540 s of steps, 30 s of evaluation, 30 s of checkpoint, and again. */
+#define TRAIN_STEPS 540.0
+#define TRAIN_EVALUATION 570.0
+#define TRAIN_CYCLE 600.0
+#define STEP 2.0
+#define STEP_COMPUTE 1.7 /* then all-reduce */
+#define LEVEL_COMPUTE 0.96
+#define LEVEL_REDUCE 0.52
+#define LEVEL_EVALUATION 0.72
+#define LEVEL_CHECKPOINT 0.06
+#define COMM_COMPUTE 0.15
+#define COMM_REDUCE 1.0
+#define COMM_EVALUATION 0.1
+
+/* Inference: a day's wave and bursts of 40 s. */
+#define INFER_MEAN 0.40
+#define INFER_WAVE 0.22
+#define INFER_BURST 0.16
+#define BURST 40.0
+#define INFER_COMM 0.35 /* of the level: tensor parallelism */
+
+#define LEVEL_IDLE 0.004
+#define NOISE_BUCKET 0.1
+#define HUNG_POWER 0.15 /* of the dynamic power: kernels spin, tensor cores rest */
+#define QUANTUM 10000000 /* ns of simulated time in which values stand still */
+
+double uniform(uint64_t seed, uint64_t a, uint64_t b)
+{
+    uint64_t x = seed + 0x9e3779b97f4a7c15ull * (a + 1) + 0xc2b2ae3d27d4eb4full * (b + 1); /* splitmix64 */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return (double)((x ^ (x >> 31)) >> 11) * 0x1p-53;
+}
+
+struct curve {
+    double level, level_sum, comm_sum;
+};
+
+/* Training: all GPUs march in step. */
+static struct curve training(double t)
+{
+    const double step_sum = STEP_COMPUTE * LEVEL_COMPUTE + (STEP - STEP_COMPUTE) * LEVEL_REDUCE;
+    const double step_comm = STEP_COMPUTE * COMM_COMPUTE + (STEP - STEP_COMPUTE) * COMM_REDUCE;
+    const double steps = TRAIN_STEPS / STEP, evaluation = TRAIN_EVALUATION - TRAIN_STEPS;
+    const double cycle_sum = steps * step_sum + evaluation * LEVEL_EVALUATION
+                             + (TRAIN_CYCLE - TRAIN_EVALUATION) * LEVEL_CHECKPOINT;
+    const double cycle_comm = steps * step_comm + evaluation * COMM_EVALUATION;
+    double cycle = floor(t / TRAIN_CYCLE), x = t - cycle * TRAIN_CYCLE;
+    struct curve out = {0, cycle * cycle_sum, cycle * cycle_comm};
+    if (x < TRAIN_STEPS) {
+        double step = floor(x / STEP), y = x - step * STEP;
+        double compute = y < STEP_COMPUTE ? y : STEP_COMPUTE, reduce = y - compute;
+        out.level = reduce > 0 ? LEVEL_REDUCE : LEVEL_COMPUTE;
+        out.level_sum += step * step_sum + compute * LEVEL_COMPUTE + reduce * LEVEL_REDUCE;
+        out.comm_sum += step * step_comm + compute * COMM_COMPUTE + reduce * COMM_REDUCE;
+    } else if (x < TRAIN_EVALUATION) {
+        double y = x - TRAIN_STEPS;
+        out.level = LEVEL_EVALUATION;
+        out.level_sum += steps * step_sum + y * LEVEL_EVALUATION;
+        out.comm_sum += steps * step_comm + y * COMM_EVALUATION;
+    } else {
+        out.level = LEVEL_CHECKPOINT;
+        out.level_sum += cycle_sum - (TRAIN_CYCLE - x) * LEVEL_CHECKPOINT;
+        out.comm_sum += cycle_comm;
+    }
+    return out;
+}
+
+/* Inference: bursts come in pairs of equal height, one up and one down, so that the integral has a closed form. */
+static struct curve inference(uint64_t seed, double t)
+{
+    double angle = 2 * PI * (t / DAY - 8.0 / 24);
+    double slot = floor(t / BURST), x = t - slot * BURST, pair = floor(slot / 2);
+    double height = INFER_BURST * uniform(seed, 11, (uint64_t)(int64_t)pair);
+    double sign = slot - 2 * pair < 0.5 ? 1 : -1, wave = 2 * PI * x / BURST;
+    double burst_sum = height * (x / 2 - BURST / (4 * PI) * sin(wave));
+    struct curve out;
+    out.level = INFER_MEAN + INFER_WAVE * sin(angle) + sign * height * (1 - cos(wave)) / 2;
+    out.level_sum = INFER_MEAN * t - INFER_WAVE * DAY / (2 * PI) * cos(angle)
+                    + (sign > 0 ? burst_sum : height * BURST / 2 - burst_sum);
+    out.comm_sum = INFER_COMM * out.level_sum;
+    return out;
+}
+
+static struct curve curve_at(const struct view *view, double t)
+{
+    uint64_t seed = view->world->header.seed;
+    double amplitude = 0.02;
+    struct curve out = {LEVEL_IDLE, LEVEL_IDLE * t, 0};
+    if (view->state->workload == WORKLOAD_TRAINING)
+        out = training(t);
+    else if (view->state->workload == WORKLOAD_INFERENCE)
+        out = inference(seed, t), amplitude = 0.03;
+    else
+        amplitude = 0.002;
+    /* Noise: what one bucket of a pair adds, the other takes away. */
+    double bucket = floor(t / NOISE_BUCKET), pair = floor(bucket / 2), x = t - bucket * NOISE_BUCKET;
+    double height = amplitude * (2 * uniform(seed, 100 + view->gpu, (uint64_t)(int64_t)pair) - 1);
+    int second = bucket - 2 * pair > 0.5;
+    out.level += second ? -height : height;
+    out.level_sum += second ? height * (NOISE_BUCKET - x) : height * x;
+    return out;
+}
+
+double view_seconds(const struct view *view)
+{
+    return (double)(view->sim / QUANTUM) * (QUANTUM / 1e9);
+}
+
+int fault_span(const struct view *view, const struct fault *fault, double *from, double *to)
+{
+    if (fault->kind == FAULT_NONE || fault->on > view->boot)
+        return 0;
+    int64_t on = fault->sim_on != UNKNOWN_TIME ? fault->sim_on : sim_at(&view->clock, fault->on);
+    int64_t off = view->sim;
+    if (fault->off != 0 && fault->off <= view->boot)
+        off = fault->sim_off != UNKNOWN_TIME ? fault->sim_off : sim_at(&view->clock, fault->off);
+    *from = (double)(on / QUANTUM) * (QUANTUM / 1e9);
+    *to = (double)(off / QUANTUM) * (QUANTUM / 1e9);
+    double now = view_seconds(view);
+    if (*to > now)
+        *to = now;
+    if (*from > *to)
+        *from = *to;
+    return 1;
+}
+
+const struct fault *fault_find(const struct view *view, enum kind kind)
+{
+    const struct fault *found = NULL;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        if (fault->kind == kind && fault_active(fault, view->boot) && (found == NULL || fault->id > found->id))
+            found = fault;
+    }
+    return found;
+}
+
+double pcie_rate(const struct identity *id)
+{
+    /* 0.985 GB/s a lane at generation 3, doubling with each. */
+    uint32_t generation = id->pcie_generation < 1 ? 1 : id->pcie_generation > 6 ? 6 : id->pcie_generation;
+    return ldexp(0.246e9, (int)generation - 1) * id->pcie_width;
+}
+
+double link_rate(const struct identity *id)
+{
+    return id->link_mbps * 1e6;
+}
+
+/* What a fault leaves of the workload: level * scale, and whether the collective hangs. */
+static int effect_of(const struct view *view, const struct fault *fault, double *scale)
+{
+    const struct identity *id = view->id;
+    double clock = 1, top = id->clock_max[CLOCK_SM] ? id->clock_max[CLOCK_SM] : 1;
+    switch (fault->kind) {
+    case HUNG_COLLECTIVE:
+        *scale = 0;
+        return 1;
+    case GPU_LOST:
+    case RESET_REQUIRED:
+        *scale = 0;
+        return 1;
+    case THERMAL_THROTTLE:
+    case POWER_BRAKE:
+        clock = fault->kind == POWER_BRAKE ? 0.5 : 0.6;
+        break;
+    case CLOCK_DROP:
+        clock = fault->p[0] / top;
+        break;
+    case POWER_CAP: {
+        double idle = id->power_idle, peak = id->power_peak > id->power_idle ? id->power_peak : id->power_idle + 1.0;
+        double left = (fault->p[0] * 1000 - idle) / (peak - idle);
+        *scale = left < 0.05 ? 0.05 : left < 1 ? left : 1;
+        return 1;
+    }
+    default:
+        return 0;
+    }
+    clock = clock > 0.05 ? clock < 1 ? clock : 1 : 0.05;
+    *scale = clock * clock; /* voltage falls with the clock */
+    return 1;
+}
+
+struct piece {
+    double from, to, scale;
+    int hung;
+};
+
+static int by_time(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Adds what faults change: between any two edges the strongest one rules. */
+static void lay_effects(const struct view *view, struct integrals *sum, double t)
+{
+    struct piece piece[MAX_FAULTS];
+    double edge[2 * MAX_FAULTS];
+    unsigned int pieces = 0, edges = 0;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        struct piece *p = &piece[pieces];
+        if (!effect_of(view, fault, &p->scale) || !fault_span(view, fault, &p->from, &p->to) || p->from >= t)
+            continue;
+        p->hung = fault->kind == HUNG_COLLECTIVE;
+        if (p->to > t)
+            p->to = t;
+        edge[edges++] = p->from;
+        edge[edges++] = p->to;
+        pieces++;
+    }
+    if (pieces == 0)
+        return;
+    qsort(edge, edges, sizeof *edge, by_time);
+    for (unsigned int i = 0; i + 1 < edges; i++) {
+        if (edge[i + 1] <= edge[i])
+            continue;
+        double scale = 1, middle = (edge[i] + edge[i + 1]) / 2;
+        int hung = 0;
+        for (unsigned int j = 0; j < pieces; j++)
+            if (piece[j].from <= middle && middle < piece[j].to && piece[j].scale <= scale) {
+                scale = piece[j].scale;
+                hung |= piece[j].hung;
+            }
+        if (scale >= 1)
+            continue;
+        struct curve a = curve_at(view, edge[i]), b = curve_at(view, edge[i + 1]);
+        sum->level += (scale - 1) * (b.level_sum - a.level_sum);
+        sum->comm += (scale - 1) * (b.comm_sum - a.comm_sum);
+        if (hung)
+            sum->hung += edge[i + 1] - edge[i];
+    }
+}
+
+struct integrals integrals_at(const struct view *view, double t)
+{
+    struct curve curve = curve_at(view, t);
+    struct integrals sum = {t, curve.level_sum, curve.comm_sum, 0};
+    lay_effects(view, &sum, t);
+    return sum;
+}
+
+/* Dynamic power at full level, mW. No two boards are equal. */
+static double power_slope(const struct view *view)
+{
+    double gain = 0.96 + 0.04 * uniform(view->world->header.seed, 200, view->gpu);
+    double span = (double)view->id->power_peak - view->id->power_idle;
+    return span > 0 ? gain * span : 0;
+}
+
+static double energy_between(const struct view *view, const struct integrals *a, const struct integrals *b)
+{
+    return view->id->power_idle * (b->t - a->t)
+           + power_slope(view) * (b->level - a->level + HUNG_POWER * (b->hung - a->hung)); /* mW s = mJ */
+}
+
+/* First-order lag (20 s) over the power of the last 80 s, by means over growing windows. */
+static double lagged_power(const struct view *view, const struct integrals *now)
+{
+    static const double age[] = {2, 5, 10, 20, 40, 80};
+    static const double weight[] = {0.09693806, 0.12838815, 0.17548423, 0.24310382, 0.23688282, 0.11920292};
+    struct integrals newer = *now;
+    double sum = 0, last = 0;
+    for (unsigned int i = 0; i < sizeof age / sizeof *age; i++) {
+        struct integrals older = integrals_at(view, now->t - age[i]);
+        sum += weight[i] * energy_between(view, &older, &newer) / (age[i] - last);
+        newer = older;
+        last = age[i];
+    }
+    return sum;
+}
+
+static double heat_of_faults(const struct view *view, double temperature)
+{
+    double now = view_seconds(view), limit = view->id->threshold[THRESHOLD_SLOWDOWN], most = temperature;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        double from, to;
+        if (fault->kind != THERMAL_THROTTLE || !fault_span(view, fault, &from, &to))
+            continue;
+        double share = (1 - exp(-(to - from) / 4)) * exp(-(now - to) / 20);
+        double heated = temperature + (limit + 2 - temperature) * share;
+        if (heated > most)
+            most = heated;
+    }
+    return most;
+}
+
+static void clocks_of(const struct view *view, struct physics *out)
+{
+    const struct identity *id = view->id;
+    const struct fault *fault;
+    int idle = out->level < 0.02 && out->hung < 0.5;
+    out->pstate = idle ? id->pstate_idle : 0;
+    for (int i = 0; i < CLOCK_COUNT; i++)
+        out->clock[i] = idle ? id->clock_idle[i] : id->clock_max[i];
+    double share = 1 - 0.1 * (out->level > 1 ? 1 : out->level);
+    if (idle)
+        out->reasons |= REASON_IDLE;
+    if ((fault = fault_find(view, POWER_CAP)) != NULL && !idle) {
+        double scale = 1;
+        effect_of(view, fault, &scale);
+        share *= sqrt(scale);
+        out->reasons |= REASON_SW_POWER_CAP;
+    }
+    double clock = id->clock_max[CLOCK_SM] * share;
+    if ((fault = fault_find(view, THERMAL_THROTTLE)) != NULL) {
+        clock = fmin(clock, 0.6 * id->clock_max[CLOCK_SM]);
+        out->reasons |= fault->p[0] != 0 ? REASON_HW_THERMAL | REASON_HW_SLOWDOWN : REASON_SW_THERMAL;
+    }
+    if (fault_find(view, POWER_BRAKE) != NULL) {
+        clock = fmin(clock, 0.5 * id->clock_max[CLOCK_SM]);
+        out->reasons |= REASON_HW_POWER_BRAKE | REASON_HW_SLOWDOWN;
+    }
+    if ((fault = fault_find(view, CLOCK_DROP)) != NULL)
+        clock = fmin(clock, fault->p[0]);
+    if (!idle || clock < id->clock_idle[CLOCK_SM])
+        out->clock[CLOCK_SM] = out->clock[CLOCK_GRAPHICS] = clock < 15 ? 15 : floor(clock / 15) * 15;
+}
+
+struct physics physics_at(const struct view *view)
+{
+    const struct identity *id = view->id;
+    struct physics out = {0};
+    double t = view_seconds(view);
+    struct integrals now = integrals_at(view, t), before = integrals_at(view, t - 1), instant = integrals_at(view, t - 0.1);
+    out.level = now.level - before.level;
+    out.comm = now.comm - before.comm;
+    out.hung = now.hung - before.hung;
+    int training = view->state->workload == WORKLOAD_TRAINING, idle = view->state->workload == WORKLOAD_IDLE;
+    double busy = idle ? 0 : fmin(1, out.level / 0.45 + out.hung);
+    if (fault_find(view, HUNG_COLLECTIVE) != NULL)
+        busy = 1, out.level = fmin(out.level, 0.02), out.hung = fmax(out.hung, 0.5);
+    out.utilization = 100 * busy;
+    out.memory_activity = 100 * fmin(1, out.level * (training ? 0.55 : 0.9));
+    out.sm = 100 * fmin(1, 0.95 * out.level + 0.08 * out.hung);
+    out.occupancy = 0.45 * out.sm;
+    out.tensor = 100 * out.level * (training ? 0.60 : 0.22);
+    out.dram = 100 * fmin(0.92, out.level * (training ? 0.48 : 0.95));
+    out.power_average = energy_between(view, &before, &now);
+    out.power_instant = energy_between(view, &instant, &now) / 0.1;
+    double local = id->ambient + 4 * uniform(view->world->header.seed, 300, view->gpu);
+    out.temperature = heat_of_faults(view, local + id->degrees_per_watt * lagged_power(view, &now) / 1000);
+    out.memory_temperature = out.temperature + 3 + 7 * out.dram / 100;
+    clocks_of(view, &out);
+    return out;
+}
+
+double leaked_bytes(const struct view *view)
+{
+    double sum = 0, from, to;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        if (fault->kind == MEMORY_LEAK && fault_active(fault, view->boot) && fault_span(view, fault, &from, &to))
+            sum += fault->p[0] * 1048576 * (to - from);
+    }
+    return sum > 0 ? sum : 0;
+}
+
+static double positive(double value)
+{
+    return value > 0 && value < 1e15 ? value : 0;
+}
+
+static void count_fault(const struct view *view, const struct fault *fault, struct counters *out)
+{
+    double from, to;
+    if (!fault_span(view, fault, &from, &to))
+        return;
+    double seconds = to - from;
+    unsigned int place = (unsigned int)positive(fault->p[1]);
+    switch (fault->kind) {
+    case ECC_CORRECTED_RATE:
+        out->ecc[ECC_CORRECTED][place < ECC_LOCATIONS ? place : ECC_DRAM] += floor(positive(fault->p[0]) * seconds);
+        break;
+    case ECC_UNCORRECTED_COUNT:
+        out->ecc[ECC_UNCORRECTED][place < ECC_LOCATIONS ? place : ECC_DRAM] += positive(fault->p[0]);
+        break;
+    case REMAP_PENDING:
+        out->remapped[fault->p[1] != 0 ? ECC_CORRECTED : ECC_UNCORRECTED] += positive(fault->p[0]);
+        break;
+    case THERMAL_THROTTLE:
+        *(fault->p[0] != 0 ? &out->hw_thermal_ns : &out->sw_thermal_ns) += seconds * 1e9;
+        break;
+    case POWER_BRAKE:
+        out->hw_brake_ns += seconds * 1e9;
+        break;
+    case POWER_CAP:
+        out->sw_power_ns += seconds * 1e9;
+        break;
+    case PCIE_DEGRADED:
+        out->replays += floor(positive(fault->p[2]) * seconds);
+        break;
+    case NVLINK_ERRORS:
+        for (unsigned int link = 0; link < MAX_LINKS; link++)
+            if (fault->p[0] < 0 || fault->p[0] == link)
+                for (int kind = 0; kind < 3; kind++)
+                    out->link_errors[link][kind] += floor(positive(fault->p[1 + kind]) * seconds);
+        break;
+    default:
+        break;
+    }
+}
+
+static int by_start(const void *a, const void *b)
+{
+    return by_time(&((const struct piece *)a)->from, &((const struct piece *)b)->from);
+}
+
+/* Communication seconds that a link missed while it was down; overlapping faults count once. */
+static double link_outage(const struct view *view, unsigned int link)
+{
+    struct piece piece[MAX_FAULTS];
+    unsigned int pieces = 0;
+    double missed = 0, end = -INFINITY;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        if (fault->kind == NVLINK_DOWN && (fault->p[0] < 0 || fault->p[0] == link)
+            && fault_span(view, fault, &piece[pieces].from, &piece[pieces].to))
+            pieces++;
+    }
+    qsort(piece, pieces, sizeof *piece, by_start);
+    for (unsigned int i = 0; i < pieces; i++) {
+        double from = fmax(piece[i].from, end);
+        if (piece[i].to <= from)
+            continue;
+        missed += integrals_at(view, piece[i].to).comm - integrals_at(view, from).comm;
+        end = piece[i].to;
+    }
+    return missed;
+}
+
+struct counters counters_at(const struct view *view)
+{
+    struct counters out = view->state->base;
+    struct integrals origin = integrals_at(view, (double)view->world->header.epoch / 1e9);
+    struct integrals now = integrals_at(view, view_seconds(view));
+    out.energy_mj += energy_between(view, &origin, &now);
+    out.pcie_rx += pcie_rate(view->id) * 0.18 * (now.level - origin.level);
+    out.pcie_tx += pcie_rate(view->id) * 0.07 * (now.level - origin.level);
+    for (unsigned int link = 0; link < MAX_LINKS && link < view->id->links; link++)
+        out.link_bytes[link] += link_rate(view->id) * 0.7 * (now.comm - origin.comm - link_outage(view, link));
+    for (uint32_t i = 0; i < view->state->faults; i++)
+        count_fault(view, &view->state->fault[i], &out);
+    return out;
+}

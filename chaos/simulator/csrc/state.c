@@ -1,0 +1,173 @@
+#define _GNU_SOURCE
+#include "abi.h"
+
+#include "state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t boot_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void boot_id_read(char out[40])
+{
+    memset(out, 0, 40);
+    int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return;
+    ssize_t got = read(file, out, 36);
+    close(file);
+    if (got < 36)
+        memset(out, 0, 40);
+}
+
+static uint64_t fnv(uint64_t hash, const void *data, size_t size)
+{
+    const unsigned char *byte = data;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ byte[i]) * 0x100000001b3ull;
+    return hash;
+}
+
+uint64_t world_checksum(const struct world *world)
+{
+    uint64_t hash = fnv(0xcbf29ce484222325ull, &world->header, offsetof(struct header, checksum));
+    return fnv(hash, world->identity, sizeof world->identity);
+}
+
+static const char *reason_to_refuse(const struct world *world)
+{
+    char boot[40];
+    const struct header *header = &world->header;
+    if (header->magic != STATE_MAGIC)
+        return "not a simulator state file";
+    if (header->version != STATE_VERSION || header->size != sizeof(struct world))
+        return "state file of another version: start the simulator again";
+    if (header->checksum != world_checksum(world) || header->gpus > MAX_GPUS || header->gpus < 1)
+        return "state file is damaged: start the simulator again";
+    boot_id_read(boot);
+    if (memcmp(boot, header->boot_id, sizeof boot) != 0)
+        return "state file of an earlier boot: start the simulator again";
+    return NULL;
+}
+
+struct world *world_map(const char *path, int writable, char *why)
+{
+    int file = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    if (file < 0) {
+        snprintf(why, 256, "%s", strerror(errno));
+        return NULL;
+    }
+    struct stat status;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)sizeof(struct world)) {
+        snprintf(why, 256, "not a simulator state file of this version (%lld bytes, expected %zu)",
+                 (long long)status.st_size, sizeof(struct world));
+        close(file);
+        return NULL;
+    }
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    struct world *world = mmap(NULL, sizeof *world, protection, MAP_SHARED, file, 0);
+    close(file);
+    if (world == MAP_FAILED) {
+        snprintf(why, 256, "cannot map: %s", strerror(errno));
+        return NULL;
+    }
+    const char *reason = reason_to_refuse(world);
+    if (reason != NULL) {
+        snprintf(why, 256, "%s", reason);
+        munmap(world, sizeof *world);
+        return NULL;
+    }
+    return world;
+}
+
+/* Copies the current slot. Acquire on every word keeps the second look at the generation behind them. */
+static void cell_read(const uint64_t *generation, const void *slots, void *out, size_t size)
+{
+    const uint64_t *words = slots;
+    uint64_t *to = out;
+    size_t count = size / 8;
+    for (;;) {
+        uint64_t seen = __atomic_load_n(generation, __ATOMIC_ACQUIRE);
+        const uint64_t *from = words + (seen & 1) * count;
+        for (size_t i = 0; i < count; i++)
+            to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
+        if (__atomic_load_n(generation, __ATOMIC_RELAXED) == seen)
+            return;
+    }
+}
+
+/* Release on every word keeps it behind the store of the generation before. One writer at a time (file lock). */
+void cell_write(uint64_t *generation, void *slots, const void *value, size_t size)
+{
+    uint64_t next = __atomic_load_n(generation, __ATOMIC_RELAXED) + 1;
+    size_t count = size / 8;
+    uint64_t *to = (uint64_t *)slots + (next & 1) * count;
+    const uint64_t *from = value;
+    for (size_t i = 0; i < count; i++)
+        __atomic_store_n(to + i, from[i], __ATOMIC_RELEASE);
+    __atomic_store_n(generation, next, __ATOMIC_RELEASE);
+}
+
+void clock_read(const struct world *world, struct clock_state *out)
+{
+    cell_read(&world->clock.generation, world->clock.slot, out, sizeof *out);
+}
+
+void gpu_read(const struct world *world, unsigned int cell, struct gpu_state *out)
+{
+    cell_read(&world->cell[cell].generation, world->cell[cell].slot, out, sizeof *out);
+    /* Whatever stands in the file, counts stay inside their arrays. */
+    if (out->faults > MAX_FAULTS)
+        out->faults = MAX_FAULTS;
+    if (out->processes > MAX_PROCESSES)
+        out->processes = MAX_PROCESSES;
+    if (out->mig > MAX_MIG)
+        out->mig = MAX_MIG;
+    if (out->workload >= WORKLOADS)
+        out->workload = WORKLOAD_IDLE;
+}
+
+uint64_t gpu_generation(const struct world *world, unsigned int cell)
+{
+    return __atomic_load_n(&world->cell[cell].generation, __ATOMIC_ACQUIRE);
+}
+
+int64_t sim_at(const struct clock_state *clock, int64_t boot)
+{
+    double passed = (double)(boot - clock->boot) * clock->speed;
+    if (!(passed > 0))
+        passed = 0;
+    if (passed > 3e18)
+        passed = 3e18;
+    int64_t base = clock->sim < 0 ? 0 : clock->sim > INT64_MAX / 2 ? INT64_MAX / 2 : clock->sim;
+    return base + (int64_t)passed;
+}
+
+void world_wait(const struct world *world, uint32_t seen, int64_t nanoseconds)
+{
+    struct timespec limit = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    long result = syscall(SYS_futex, &world->header.changes, FUTEX_WAIT, seen, &limit, NULL, 0);
+    if (result != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
+        struct timespec pause = {0, nanoseconds < 10000000 ? nanoseconds : 10000000};
+        nanosleep(&pause, NULL);
+    }
+}
+
+void world_wake(struct world *world)
+{
+    __atomic_add_fetch(&world->header.changes, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &world->header.changes, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
