@@ -88,7 +88,7 @@ class Gpu:
         if inventory is not None:
             yield m.KNOWN.sample(len(inventory.known), synthetic)
             yield from self._stuck(view, inventory)
-            if view.up and view.described is not None:
+            if view.up and view.fresh and view.described is not None:
                 yield m.DRIVER_INFO.sample(1, synthetic, *(view.versions[k] for k in ("driver", "nvml", "cuda")))
                 yield from self._existence(view, view.described, inventory)
                 yield from self._values(view, view.described, inventory)

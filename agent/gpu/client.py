@@ -78,7 +78,8 @@ class View:
         synthetic: the library is the simulator; None before one was loaded.
         versions: driver, nvml, cuda; empty texts where unknown.
         described: the last enumeration (message DESCRIBE), None before the first of this driver.
-        frame: the last sweep, None where there is none or it is too old to be told as present.
+        fresh: a sweep ended recently enough to speak of the present.
+        frame: that sweep, None where it is not fresh or not yet described.
         stuck: driver calls past their deadline, and GPUs left out because of one.
         restarts: children started after the first.
     """
@@ -88,6 +89,7 @@ class View:
     synthetic: bool | None = None
     versions: dict[str, str] = field(default_factory=dict)
     described: dict[str, Any] | None = None
+    fresh: bool = False
     frame: wire.Frame | None = None
     stuck: tuple[Stuck, ...] = ()
     restarts: int = 0
@@ -198,8 +200,8 @@ class Client:
             frame = wire.unpack_values(values)
             fresh = time.monotonic_ns() - frame.at_ns < max(3.0, 3 * self._settings.interval) * 1e9
             described = view.described
-            if fresh and described is not None and described["generation"] == frame.generation:
-                return replace(view, frame=frame)
+            matches = described is not None and described["generation"] == frame.generation
+            return replace(view, fresh=fresh, frame=frame if fresh and matches else None)
         return view
 
     def wait(self, timeout: float) -> None:
@@ -341,8 +343,6 @@ class Client:
 
     def _hear_state(self, message: dict[str, Any]) -> None:
         up, code = bool(message["up"]), int(message["code"])
-        if not up:
-            self._spoken.set()
         if up != self._view.up or code != self._view.code:
             if up:
                 LOG.info("NVML is up: driver %s", message["driver"])
@@ -356,6 +356,8 @@ class Client:
             versions={key: str(message[key]) for key in ("driver", "nvml", "cuda")},
             described=None,
         )
+        if not up:
+            self._spoken.set()
 
     # -- when it goes wrong ---------------------------------------------------------------
 

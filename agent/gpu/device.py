@@ -26,7 +26,7 @@ from agent.gpu.links import STATE as LINK_STATE
 from agent.gpu.links import Links
 from agent.gpu.nvml import Gone, Library, judge, text
 from agent.gpu.pci import normalise
-from agent.gpu.readings import FAST, NUMBER, Get, Part
+from agent.gpu.readings import FAST, NUMBER, Field, Get, Part
 from agent.gpu.wire import begin
 
 NAN: Final = math.nan
@@ -195,13 +195,14 @@ class Device:
         fn = self._library.function(FIELD_VALUES)
         if fn is None:
             return
-        newer = self._driver_major >= table.RENUMBERED_SINCE
-        wanted = [*table.FIELDS, *(table.THROTTLE_IDS_13 if newer else table.THROTTLE_IDS_12)]
-        trial = FieldArray(fn, self.handle, wanted)
+        eras = [*table.THROTTLE_IDS_12, *table.THROTTLE_IDS_13]
+        if self._driver_major >= table.RENUMBERED_SINCE:
+            eras.reverse()
+        trial = FieldArray(fn, self.handle, [*table.FIELDS, *eras])
         with self._library.calling(FIELD_VALUES, self.identity.index):
             code = fn(*trial.args)
         judge(code)
-        kept = []
+        kept: list[Field] = []
         for entry, result, value in trial.results():
             judge(result)
             reason = codes.name(result) if result in codes.PERMANENT or result == codes.INVALID_ARGUMENT else ""
@@ -209,7 +210,7 @@ class Device:
                 reason = "implausible"
             if reason:
                 self._errors[f"field {entry.id}", reason] += 1
-            else:
+            elif all(other.key != entry.key for other in kept):
                 kept.append(entry)
         if code or not kept:
             return

@@ -124,8 +124,9 @@ THROTTLE_IDS_12: Final = (
 )
 THROTTLE_IDS_13: Final = tuple(field._replace(id=field.id + 18) for field in THROTTLE_IDS_12)
 RENUMBERED_SINCE: Final = 590
-"""CUDA 13.4's header moved these three ids and gave the old numbers another meaning. Driver 580 still
-uses the old ones; the branch in between is not documented, so values are checked against uptime, too."""
+"""CUDA 13.4's header moved these three ids and gave the old numbers to power smoothing, as 12.9's gave it
+the new ones. A GPU without power smoothing answers one set only; where both answer, the driver's
+branch decides. A counter above the node's uptime is no time and not believed."""
 
 _PCT = 0.01
 _MHZ = 1e6

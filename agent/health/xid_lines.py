@@ -94,12 +94,13 @@ def parse(line: str) -> XidLine | UuidLine | SxidLine | None:
     """
     if "Xid" not in line and "NVRM" not in line:
         return None
-    if found := _SXID.search(line):
+    first = line.partition("\n")[0]
+    if found := _SXID.search(first):
         severity = (found["severity"] or "").lower()
         return SxidLine(found["switch"], normalise(found["bdf"]), int(found["sxid"]), severity, found["text"][:LONGEST])
-    if found := _XID.search(line):
+    if found := _XID.search(first):
         return _xid(found)
-    if found := _UUID.search(line):
+    if found := _UUID.search(first):
         return UuidLine(normalise(found["bdf"]), found["uuid"])
     if found := _LOST.search(line):
         return XidLine(normalise(found["bdf"]), FALLEN_OFF, line[found.start() :][:LONGEST])

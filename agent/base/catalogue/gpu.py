@@ -238,3 +238,9 @@ XID_LAST = Metric(
     (*GPU, "xid"),
     budget=128,
 )
+
+# kernel log, as far as it is read for Xids
+KERNEL_RECORDS = Metric("gpuvigil_kernel_log_records", "counter", "Kernel log records read.")
+KERNEL_LOST = Metric(
+    "gpuvigil_kernel_log_lost_records", "counter", "Kernel log records that were overwritten or damaged before reading."
+)

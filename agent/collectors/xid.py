@@ -1,0 +1,178 @@
+"""Xids, from the driver's events and the kernel log, each counted once.
+
+Either source works when the other is dead: the kernel's lines count while the driver hangs (which
+GPU sits on which bus id is known from the inventory), and events count where the log is closed to us.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from agent.base import statefile
+from agent.base.catalogue import Sample
+from agent.base.catalogue import gpu as m
+from agent.base.collector import Context, PartialFailure, Settings, register
+from agent.base.config import Duration
+from agent.base.drillfile import boot_id
+from agent.base.hardfaults import XID_ACTIONS
+from agent.gpu.inventory import Inventory, path_of
+from agent.gpu.node import SHARED, GpuNode
+from agent.health.kmsg import KernelLog, Record
+from agent.health.ledger import Ledger
+from agent.health.xid_lines import UuidLine, XidLine, continues, parse
+
+RECORDS_A_RUN: Final = 20_000
+PATIENCE_S: Final = 10.0
+"""How long to wait for the child to say whether it reads a driver or the simulator."""
+SAVE_CURSOR_EVERY_S: Final = 30.0
+MESSAGE_PARTS: Final = 3
+
+
+class XidSettings(Settings):
+    """Settings of the xid collector."""
+
+    period: Duration = Field(default=2.0, gt=0, description="Time between two runs.")
+    kmsg: Path = Field(default=Path("/dev/kmsg"), description="Kernel log, or a file of such records.")
+    proc: Path = Field(default=Path("/proc"), description="Root of the process tree, for the boot id.")
+
+
+@register("xid", XidSettings)
+class XidCollector:
+    """Xids from NVML events and the kernel log."""
+
+    def __init__(self, settings: XidSettings, context: Context) -> None:
+        self._settings, self._context = settings, context
+        self._boot = boot_id(str(settings.proc))
+        self._started = time.monotonic()
+        self._synthetic: bool | None = None
+        self._ledger = Ledger(self._boot)
+        self._log: KernelLog | None = None
+        self._inventory: Inventory | None = None
+        self._learned: dict[str, str] = {}
+        self._pending: list[str] = []
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._save()
+            self._log.close()
+
+    def collect(self) -> Iterable[Sample]:
+        node = self._node()
+        if not self._choose(node):
+            return
+        assert self._log is not None
+        now, before = time.time(), sum(self._ledger.actions.values())
+        failure = None
+        for event in node.client.take_xids() if node else ():
+            self._ledger.from_driver(event, bool(self._synthetic))
+        try:
+            records = self._log.read(RECORDS_A_RUN)
+        except OSError as error:
+            records, failure = [], _explain(self._settings.kmsg, error)
+        for record in records:
+            self._line(record)
+        self._ledger.settle(now)
+        changed = sum(self._ledger.actions.values()) != before
+        if changed or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
+            self._save()
+        yield from self._samples()
+        if failure is not None:
+            raise failure
+
+    def _node(self) -> GpuNode | None:
+        node = self._context.shared.get(SHARED)
+        return node if isinstance(node, GpuNode) else None
+
+    def _choose(self, node: GpuNode | None) -> bool:
+        """Take up the ledger of the backend; False while it is not known which that is."""
+        synthetic = node.synthetic if node else False
+        if synthetic is None:
+            synthetic = self._synthetic
+            if synthetic is None:
+                if time.monotonic() - self._started < PATIENCE_S:
+                    return False
+                synthetic = False
+        if synthetic != self._synthetic:
+            if self._log is not None:
+                self._save()
+                self._log.close()
+            self._synthetic = synthetic
+            stored = statefile.load(self._path)
+            try:
+                self._ledger = Ledger.restore(stored, self._boot)
+            except ValueError as error:
+                raise PartialFailure("state", f"{self._path}: {error}; counting from 0") from None
+            finally:
+                self._log = KernelLog(self._settings.kmsg, self._boot, stored.get("cursor"))
+            self._learned = {str(k): str(v) for k, v in stored.get("buses", {}).items()}
+        known = node.inventory if node else None
+        if known is not None:
+            self._inventory = known
+        elif self._inventory is None:
+            self._inventory = Inventory(path_of(self._context.state_dir, synthetic))
+        return True
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._context.state_dir, f"xids-{'simulator' if self._synthetic else 'nvml'}.json")
+
+    def _save(self) -> None:
+        """Counts and place in the log, in one file: neither can run ahead of the other."""
+        assert self._log is not None
+        self._saved = time.monotonic()
+        state: dict[str, Any] = {**self._ledger.dump(), "cursor": self._log.state(), "buses": self._learned}
+        statefile.save(self._path, state)
+
+    def _line(self, record: Record) -> None:
+        text = record.text
+        if self._pending and text.startswith("NVRM:"):
+            self._pending.append(text)
+            text = " ".join(self._pending)
+            if len(self._pending) == MESSAGE_PARTS:
+                self._pending = []
+        elif continues(text):
+            self._pending = [text]
+            return
+        else:
+            self._pending = []
+        said = parse(text)
+        if isinstance(said, UuidLine):
+            self._learned[said.pci] = said.uuid
+        elif isinstance(said, XidLine):
+            synthetic = bool(self._synthetic) or record.user
+            self._ledger.from_kernel(said, self._uuid(said.pci), record.time, synthetic)
+
+    def _uuid(self, pci: str) -> str:
+        return (self._inventory.at(pci) if self._inventory else "") or self._learned.get(pci, "")
+
+    def _samples(self) -> Iterator[Sample]:
+        assert self._log is not None
+        ledger, inventory = self._ledger, self._inventory
+        own = bool(self._synthetic)
+        owners = {(uuid, own) for uuid in (inventory.known if inventory else ())}
+        owners |= {(uuid, synthetic) for uuid, synthetic, _ in ledger.actions}
+        for uuid, synthetic in sorted(owners):
+            labels = self._labels(uuid, synthetic)
+            for action in XID_ACTIONS:
+                yield m.XID_EVENTS.sample(ledger.actions[uuid, synthetic, action], *labels, action)
+        for (uuid, synthetic, xid, action), count in ledger.codes.items():
+            yield m.XID_CODES.sample(count, *self._labels(uuid, synthetic), str(xid), action)
+        for (uuid, synthetic, xid), last in ledger.last.items():
+            yield m.XID_LAST.sample(last, *self._labels(uuid, synthetic), str(xid))
+        yield m.KERNEL_RECORDS.sample(self._log.records)
+        yield m.KERNEL_LOST.sample(self._log.lost)
+
+    def _labels(self, uuid: str, synthetic: bool) -> tuple[str, str, str]:
+        return (self._inventory.label(uuid) if self._inventory else "", uuid, "true" if synthetic else "")
+
+
+def _explain(path: Path, error: OSError) -> PartialFailure:
+    if isinstance(error, PermissionError):
+        return PartialFailure("kmsg_permission", f"{path}: not permitted; give the unit CAP_SYSLOG")
+    return PartialFailure("kmsg", f"{path}: {error.strerror}")

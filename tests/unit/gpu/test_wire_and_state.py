@@ -1,0 +1,186 @@
+"""Messages, heartbeat, counters, inventory, bus ids and codes: the small parts under the child and its client."""
+
+import math
+import time
+from array import array
+from itertools import pairwise
+from pathlib import Path
+
+import pynvml
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.gpu import codes, wire
+from agent.gpu.accumulate import Accumulator
+from agent.gpu.inventory import Inventory, path_of
+from agent.gpu.pci import normalise, scan
+from agent.gpu.readings import (
+    FIELDS,
+    GETTERS,
+    GPM,
+    LINK_ERRORS,
+    NUMBER,
+    STATS,
+    THROTTLE_BITS,
+    THROTTLE_IDS_12,
+    WINDOWED,
+)
+from agent.gpu.series import FEATURES, SERIES
+
+
+@given(st.lists(st.one_of(st.just(None), st.floats(allow_nan=True)), max_size=20), st.integers(1, 50))
+def test_messages_survive_any_cutting(values: list[float | None], size: int) -> None:
+    doubles = array("d", [math.nan if value is None else value for value in values])
+    sent = wire.pack(wire.HELLO, {"version": 1}) + wire.pack_values(7, 123, 4.5, [doubles]) + wire.pack(wire.XID, [1])
+    stream, heard = wire.Stream(), []
+    for start in range(0, len(sent), size):
+        heard += list(stream.feed(sent[start : start + size]))
+    assert [kind for kind, _ in heard] == [wire.HELLO, wire.VALUES, wire.XID]
+    frame = wire.unpack_values(heard[1][1])
+    assert (frame.generation, frame.at_ns, frame.wall) == (7, 123, 4.5)
+    assert frame.values.tobytes() == doubles.tobytes()
+
+
+@given(st.binary(max_size=200))
+def test_a_damaged_stream_is_an_error_or_waits(data: bytes) -> None:
+    stream = wire.Stream()
+    try:
+        for kind, body in stream.feed(data):
+            wire.unpack_values(body) if kind == wire.VALUES else wire.unpack(body)
+    except wire.WireError:
+        pass
+
+
+def test_heartbeat_names_the_call_on_both_sides() -> None:
+    fd = wire.Heartbeat.create()
+    child, parent = wire.Heartbeat(fd), wire.Heartbeat(fd)
+    assert parent.busy() == []
+    lane = child.lane(wire.EVENTS)
+    wire.begin(lane, NUMBER["nvmlEventSetWait_v2"], None, 5)
+    wire.begin(child.lane(wire.SWEEP), NUMBER["nvmlDeviceGetFieldValues"], 3, 9)
+    assert parent.busy() == [
+        wire.Busy(wire.SWEEP, NUMBER["nvmlDeviceGetFieldValues"], 3, 9),
+        wire.Busy(wire.EVENTS, NUMBER["nvmlEventSetWait_v2"], None, 5),
+    ]
+    lane[2] = 0
+    assert len(parent.busy()) == 1
+    lane.release()
+
+
+@given(st.lists(st.floats(0, 1e15, allow_subnormal=False), min_size=1, max_size=30))
+def test_totals_never_fall_and_add_up_the_steps(readings: list[float]) -> None:
+    counter = Accumulator()
+    totals = [counter.add("x", reading) for reading in readings]
+    assert totals[0] == readings[0]
+    assert all(after >= before for before, after in pairwise(totals))
+    steps = sum(max(0.0, after - before) for before, after in pairwise(readings))
+    assert totals[-1] == pytest.approx(readings[0] + steps)
+
+
+def test_totals_outlive_a_restart_and_a_lifted_overlay() -> None:
+    counter = Accumulator()
+    counter.add("energy/GPU-a", 100)
+    counter.add("energy/GPU-a", 900)
+    again = Accumulator(counter.dump())  # the agent restarts
+    assert again.add("energy/GPU-a", 950) == 950
+    assert again.add("energy/GPU-a", 120) == 950  # an overlay is lifted, or the driver reloaded
+    assert again.add("energy/GPU-a", 130) == 960
+    again.rebase("energy/")  # a reboot while the agent was away
+    assert again.add("energy/GPU-a", 40) == 1000
+
+
+def test_damaged_totals_are_left_out() -> None:
+    counter = Accumulator({"a": [1, 2], "b": "x", "c": [math.nan, 1], "d": [1]})
+    assert counter.dump() == {"a": [1.0, 2.0]}
+
+
+def gpu(uuid: str, index: int) -> dict[str, object]:
+    return {"uuid": uuid, "index": index, "pci": f"0000:{index + 16:02x}:00", "model": "H100"}
+
+
+def test_numbers_are_given_once(tmp_path: Path) -> None:
+    inventory = Inventory(path_of(tmp_path, False))
+    inventory.see([gpu("a", 0), gpu("b", 1)])
+    inventory.see([gpu("b", 0), gpu("c", 1)])  # a is gone, b moved up, c is new and its index is taken
+    again = Inventory(path_of(tmp_path, False))
+    assert {uuid: known.gpu for uuid, known in again.known.items()} == {"a": 0, "b": 1, "c": 2}
+    assert again.most == 3
+    assert (again.at("0000:11:00"), again.with_index(0), again.label("c"), again.label("zz")) == ("c", "a", "2", "")
+    assert Inventory(path_of(tmp_path, True)).known == {}
+
+
+def test_most_is_what_was_known_at_once(tmp_path: Path) -> None:
+    inventory = Inventory(path_of(tmp_path, False))
+    inventory.see([gpu("a", 0), gpu("b", 1)])
+    inventory.forget(["b"])
+    assert (list(inventory.known), inventory.most) == (["a"], 1)
+
+
+def test_damaged_inventory_starts_afresh(tmp_path: Path) -> None:
+    path = path_of(tmp_path, False)
+    path.write_text("{")
+    assert Inventory(path).known == {}
+    path.write_text('{"gpus": [{"uuid": 1}]}')
+    assert Inventory(path).known == {}
+
+
+@pytest.mark.parametrize("text", ["00000000:1A:00.0", "0000:1A:00.0", "0:1a:0.0", "1A:00.0", "0000:1a:00"])
+def test_bus_ids_have_one_form(text: str) -> None:
+    assert normalise(text) == "0000:1a:00"
+
+
+def test_no_bus_id() -> None:
+    assert normalise("nonsense") == normalise("") == ""
+
+
+def test_gpus_on_the_bus(tmp_path: Path) -> None:
+    for name, vendor, kind in (
+        ("0000:1a:00.0", "0x10de", "0x030200"),
+        ("0000:1b:00.0", "0x10de", "0x030000"),
+        ("0000:1c:00.0", "0x10de", "0x068000"),  # an NVSwitch is a bridge
+        ("0000:1d:00.0", "0x8086", "0x030000"),
+    ):
+        device = tmp_path / "bus/pci/devices" / name
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(vendor + "\n")
+        (device / "class").write_text(kind + "\n")
+    (tmp_path / "bus/pci/devices/0000:1e:00.0").mkdir()
+    assert scan(tmp_path) == ["0000:1a:00", "0000:1b:00"]
+    assert scan(tmp_path / "nowhere") is None
+
+
+def test_codes_are_nvmls() -> None:
+    ours = {name: value for name, value in vars(codes).items() if isinstance(value, int)}
+    for name, value in ours.items():
+        theirs = "NVML_SUCCESS" if name == "SUCCESS" else f"NVML_ERROR_{name}"
+        assert getattr(pynvml, theirs) == value
+    assert codes.name(15) == "gpu_is_lost"
+    assert codes.name(12345) == "12345"
+
+
+def test_every_reading_has_a_series() -> None:
+    keys = {field.key for field in (*FIELDS, *THROTTLE_IDS_12, *GPM)} | set(LINK_ERRORS.values())
+    keys |= {part.key for get in GETTERS for part in get.parts}
+    keys |= {f"{key}.{stat}" for key in WINDOWED for stat in STATS}
+    keys |= {f"throttle.{word}" for word in THROTTLE_BITS.values()}
+    keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "memory.reserved"}
+    assert keys == set(SERIES)
+    assert set(FEATURES.values()) <= keys
+
+
+def test_field_ids_are_nvmls() -> None:
+    names = {
+        3: "ECC_SBE_VOL_TOTAL", 6: "ECC_DBE_AGG_TOTAL", 31: "RETIRED_PENDING", 74: "PERF_POLICY_POWER",
+        82: "MEMORY_TEMP", 83: "TOTAL_ENERGY_CONSUMPTION", 94: "PCIE_REPLAY_COUNTER",
+        138: "NVLINK_THROUGHPUT_DATA_TX", 139: "NVLINK_THROUGHPUT_DATA_RX", 144: "REMAPPED_PENDING",
+        145: "REMAPPED_FAILURE", 185: "POWER_AVERAGE", 190: "POWER_CURRENT_LIMIT", 230: "GET_GPU_RECOVERY_ACTION",
+    }  # fmt: skip
+    ids = {field.id for field in FIELDS}
+    for number, name in names.items():
+        assert getattr(pynvml, f"NVML_FI_DEV_{name}") == number
+        assert number in ids
+
+
+def test_clock_of_the_page_is_monotonic() -> None:
+    assert abs(time.monotonic_ns() / 1e9 - time.clock_gettime(time.CLOCK_MONOTONIC)) < 1
