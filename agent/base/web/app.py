@@ -50,28 +50,26 @@ class App:
         else:
             self._exact[path] = route
 
-    def find(self, path: str) -> Route | None:
-        return self._exact.get(path) or next((r for r in self._below if path.startswith(r.path)), None)
+    def match(self, method: str, path: str) -> Route | Response:
+        """The route that answers, or the answer that needs none: 404, 405, OPTIONS."""
+        route = self._exact.get(path) or next((r for r in self._below if path.startswith(r.path)), None)
+        if route is None:
+            return text(f"404: there is no {path[:200]!r} here; see /", 404)
+        if method == "OPTIONS":
+            return Response(204, headers=(("Allow", route.allow),))
+        if ("GET" if method == "HEAD" else method) not in route.methods:
+            return text(f"405: {path} answers {route.allow}", 405, (("Allow", route.allow),))
+        return route
 
     def known(self, path: str) -> bool:
         """Whether the path is one of the exact ones: only those are worth a label."""
         return path in self._exact
 
-    async def answer(self, request: Request) -> Response:
-        """The response, always: whatever a handler raises becomes a status."""
-        outcome = self.begin(request)
-        return outcome if isinstance(outcome, Response) else await self.finish(request, outcome)
-
     def begin(self, request: Request) -> Response | Handler:
         """The response if it can be given at once, else the handler whose coroutine must be awaited."""
-        route = self.find(request.path)
-        if route is None:
-            return text(f"404: there is no {request.path[:200]!r} here; see /", 404)
-        if request.method == "OPTIONS":
-            return Response(204, headers=(("Allow", route.allow),))
-        wanted = "GET" if request.method == "HEAD" else request.method
-        if wanted not in route.methods:
-            return text(f"405: {request.path} answers {route.allow}", 405, (("Allow", route.allow),))
+        route = self.match(request.method, request.path)
+        if isinstance(route, Response):
+            return route
         if inspect.iscoroutinefunction(route.handler):
             return route.handler
         try:

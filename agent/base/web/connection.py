@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote
 
 import h11
 
+from agent.base.web.app import Route
 from agent.base.web.message import Handler, HttpError, Request, Response, text
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ class Connection(asyncio.Protocol):
         """The handshake under way."""
         self.busy = False
         """An answer is being prepared or sent."""
+        self.dying = False
+        """Dropped; its end is on the way."""
         self._server = server
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
         self._transport: asyncio.Transport | None = None
         self._head: h11.Request | None = None
         self._body = bytearray()
+        self._most_body = 0
         self._reading = False
         self._task: asyncio.Task[None] | None = None
         self._peer = ""
@@ -50,8 +54,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)  # so that resume_writing means: all is sent
         address = transport.get_extra_info("peername")
         self._peer = str(address[0]) if isinstance(address, tuple) else ""
-        if self not in self._server.connections:  # dropped during its handshake
-            self.abort()
+        if self.dying:  # dropped during its handshake
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
@@ -94,11 +98,11 @@ class Connection(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def abort(self) -> None:
+        self.dying = True
         if self._transport is not None:
             self._transport.abort()
         elif self.greeting is not None:
             self.greeting.cancel()
-        self._server.forget(self)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -118,24 +122,30 @@ class Connection(asyncio.Protocol):
                 return self.close()
             if isinstance(event, h11.Request):
                 self._head, self._body = event, bytearray()
+                if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > _HEAD_LIMIT:
+                    return self._refuse(HttpError(431, f"request line and headers exceed {_HEAD_LIMIT} bytes"))
                 self._check_head(event)
             elif isinstance(event, h11.Data):
                 self._body += event.data
-                if self._head is not None and len(self._body) > self._limit(self._head):
-                    return self._refuse(HttpError(413, f"the body is larger than {self._limit(self._head)} bytes"))
+                if self._head is not None and len(self._body) > self._most_body:
+                    return self._too_large(self._server.app.match(self._head.method.decode("ascii"), _path(self._head)))
             elif isinstance(event, h11.EndOfMessage) and self._head is not None:
                 self._dispatch(self._head)
         return None
 
-    def _limit(self, head: h11.Request) -> int:
-        route = self._server.app.find(_path(head))
-        return route.max_body if route is not None else 0
-
     def _check_head(self, head: h11.Request) -> None:
-        """Refuse a body that announces itself as too large before it is read."""
+        """Find out how large a body may be; refuse one that announces itself as larger before it is read."""
+        route = self._server.app.match(head.method.decode("ascii"), _path(head))
+        self._most_body = route.max_body if isinstance(route, Route) else 0
         length = next((value for name, value in head.headers if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._limit(head):
-            self._refuse(HttpError(413, f"the body is larger than {self._limit(head)} bytes"))
+        if int(length) > self._most_body:
+            self._too_large(route)
+
+    def _too_large(self, route: Route | Response) -> None:
+        if isinstance(route, Response):  # 404 or 405 says more
+            self._refuse(HttpError(route.status, route.body.decode().partition(": ")[2].strip(), route.headers))
+        else:
+            self._refuse(HttpError(413, f"the body is larger than {self._most_body} bytes"))
 
     def _dispatch(self, head: h11.Request) -> None:
         self.busy = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 import ssl
@@ -16,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -25,7 +25,7 @@ from agent.base.web.app import App
 from agent.base.web.connection import Connection
 from agent.base.web.message import Handler, Request, Response
 
-_log = logging.getLogger("gpuvigil.web")
+_HANDSHAKE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +136,11 @@ class Server:
         if self._sweeper is not None:
             self._sweeper.cancel()
         end = self.now() + grace
-        for connection in list(self.connections):
-            if not connection.busy:
-                connection.abort()
-        while self.connections and self.now() < end:
-            await asyncio.sleep(0.02)
+        while self.connections:
             for connection in list(self.connections):
-                if not connection.busy:
+                if not connection.busy or self.now() >= end:
                     connection.abort()
-        for connection in list(self.connections):
-            connection.abort()
+            await asyncio.sleep(0.01)
 
     # connections
 
@@ -168,15 +163,15 @@ class Server:
             connection = Connection(self)
             self.connections[connection] = None
             connection.greeting = asyncio.get_running_loop().create_task(self._greet(connection, sock))
+            connection.greeting.add_done_callback(partial(self._greeted, connection, sock))
 
     async def _greet(self, connection: Connection, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        wait = self.limits.request_seconds if self.tls is not None else None
-        try:
-            await loop.connect_accepted_socket(
-                lambda: connection, sock, ssl=self.tls, ssl_handshake_timeout=wait and min(wait, 5.0)
-            )
-        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError, too
+        wait = min(self.limits.request_seconds, _HANDSHAKE_SECONDS) if self.tls is not None else None
+        await loop.connect_accepted_socket(lambda: connection, sock, ssl=self.tls, ssl_handshake_timeout=wait)
+
+    def _greeted(self, connection: Connection, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
             self.refused["handshake"] += 1
             self.forget(connection)
             sock.close()
@@ -184,7 +179,7 @@ class Server:
     def _evict(self) -> bool:
         """Drop the connection that has been quiet longest, if one is not being answered."""
         for connection in self.connections:
-            if not connection.busy:
+            if not connection.busy and not connection.dying:
                 self.refused["evicted"] += 1
                 connection.abort()
                 return True
@@ -194,7 +189,7 @@ class Server:
         while True:
             await asyncio.sleep(1.0)
             now = self.now()
-            for connection in [each for each in self.connections if each.deadline < now]:
+            for connection in [each for each in self.connections if each.deadline < now and not each.dying]:
                 self.refused["deadline"] += 1
                 connection.expire()
 
