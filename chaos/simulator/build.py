@@ -25,6 +25,7 @@ CONTROL: Final = "libgpuvigil-control.so"
 _FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 _CORE: Final = ("state.c", "model.c")
 _LIBRARY: Final = (
+    "entry.c",
     "device.c",
     "getters.c",
     "structures.c",

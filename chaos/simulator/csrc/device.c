@@ -1,18 +1,15 @@
 #define _GNU_SOURCE
 #include "device.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <sys/stat.h>
 
 #define BANKS 8           /* handles of the last eight initialisations differ, so that a stale one is caught */
 #define MAPS 64
-#define CACHE_NS 10000000 /* a thread's moment is kept this long */
 
 static struct device table[BANKS][MAX_GPUS][MAX_MIG + 1];
 
@@ -67,139 +64,13 @@ static struct world *open_world(void)
     return world;
 }
 
-static int64_t seconds_to_ns(double seconds)
+const struct world *world_now(void)
 {
-    return seconds > 0 ? seconds < 9e9 ? (int64_t)(seconds * 1e9) : 9000000000000000000 : 0;
+    return __atomic_load_n(&current, __ATOMIC_ACQUIRE);
 }
-
-static int strikes(const struct fault *fault, enum group group)
-{
-    uint64_t mask = to_count(fault->p[0]);
-    return mask == 0 || (mask >> group & 1);
-}
-
-/* Waits until the fault is over; for ever if it says so. */
-static void hang(const struct world *world, unsigned int cell, uint32_t id, int forever)
-{
-    for (;;) {
-        uint32_t seen = __atomic_load_n(&world->header.changes, __ATOMIC_ACQUIRE);
-        struct gpu_state state;
-        int64_t now = boot_now(), pause = 1000000000;
-        int active = forever;
-        gpu_read(world, cell, &state);
-        for (uint32_t i = 0; i < state.faults && !active; i++)
-            if (state.fault[i].id == id && fault_active(&state.fault[i], now)) {
-                active = 1;
-                if (state.fault[i].off != 0 && state.fault[i].off - now < pause)
-                    pause = state.fault[i].off - now;
-            }
-        if (!active || (!forever && __atomic_load_n(&world->header.closed, __ATOMIC_ACQUIRE)))
-            return;
-        world_wait(world, seen, pause);
-    }
-}
-
-static nvmlReturn_t strike(const struct world *world, unsigned int cell, const struct gpu_state *state, int64_t boot,
-                           enum group group)
-{
-    nvmlReturn_t result = NVML_SUCCESS;
-    for (uint32_t i = 0; i < state->faults; i++) {
-        const struct fault *fault = &state->fault[i];
-        if (!fault_active(fault, boot))
-            continue;
-        switch (fault->kind) {
-        case HANG:
-            if (strikes(fault, group))
-                hang(world, cell, fault->id, fault->p[1] != 0);
-            break;
-        case SLOW:
-            if (strikes(fault, group)) {
-                int64_t pause = seconds_to_ns(fault->p[1] / 1000);
-                struct timespec length = {pause / 1000000000, pause % 1000000000};
-                nanosleep(&length, NULL);
-            }
-            break;
-        case GPU_LOST: {
-            double period = fault->p[1], passed = (double)(boot - fault->on) / 1e9;
-            if (period > 0 && fmod(passed, period) >= period / 2)
-                break;
-            if (fault->p[0] == 0 || (GROUPS_OF_PARTIAL_LOSS >> group & 1))
-                result = group == GROUP_HANDLE && fault->p[2] != 0 ? to_uint(fault->p[2]) : NVML_ERROR_GPU_IS_LOST;
-            break;
-        }
-        case RESET_REQUIRED:
-            if (group != GROUP_HANDLE && group != GROUP_IDENTITY && group != GROUP_EVENTS && result == NVML_SUCCESS)
-                result = NVML_ERROR_RESET_REQUIRED;
-            break;
-        case NO_PERMISSION:
-            if (strikes(fault, group) && result == NVML_SUCCESS)
-                result = NVML_ERROR_NO_PERMISSION;
-            break;
-        default:
-            break;
-        }
-    }
-    return result;
-}
-
-nvmlReturn_t strike_gpu(const struct world *world, unsigned int gpu, enum group group)
-{
-    struct gpu_state state;
-    gpu_read(world, gpu, &state);
-    return strike(world, gpu, &state, boot_now(), group);
-}
-
-static int node_has(const struct gpu_state *node, enum kind kind, int64_t boot)
-{
-    for (uint32_t i = 0; i < node->faults; i++)
-        if (node->fault[i].kind == kind && fault_active(&node->fault[i], boot))
-            return 1;
-    return 0;
-}
-
-/* Node-wide state of the calling thread, refreshed when its generation moves. */
-static const struct gpu_state *node_of(const struct world *world)
-{
-    static __thread struct gpu_state node;
-    static __thread const struct world *of;
-    static __thread uint64_t generation;
-    uint64_t now = gpu_generation(world, NODE);
-    if (of != world || generation != now) {
-        gpu_read(world, NODE, &node);
-        of = world;
-        generation = now;
-    }
-    return &node;
-}
-
-nvmlReturn_t enter_node(enum group group, const struct world **out)
-{
-    const struct world *world = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
-    if (world == NULL)
-        return NVML_ERROR_UNINITIALIZED;
-    if (__atomic_load_n(&world->header.closed, __ATOMIC_ACQUIRE))
-        return NVML_ERROR_UNKNOWN;
-    *out = world;
-    const struct gpu_state *node = node_of(world);
-    if (node->faults == 0)
-        return NVML_SUCCESS;
-    int64_t boot = boot_now();
-    if (node_has(node, DRIVER_UNLOADED, boot))
-        return NVML_ERROR_UNKNOWN;
-    struct gpu_state copy = *node;
-    return strike(world, NODE, &copy, boot, group);
-}
-
-static __thread struct moment now_of_thread;
 
 nvmlReturn_t enter(nvmlDevice_t handle, enum group group, struct moment **out)
 {
-    static __thread struct {
-        const struct world *world;
-        uint64_t generation, clock_generation;
-        int64_t boot, sim;
-        uint32_t gpu;
-    } key;
     const struct world *world;
     struct device device;
     nvmlReturn_t result = enter_node(group, &world);
@@ -207,69 +78,7 @@ nvmlReturn_t enter(nvmlDevice_t handle, enum group group, struct moment **out)
         return result;
     if (!device_find(handle, &device))
         return NVML_ERROR_INVALID_ARGUMENT;
-    struct moment *moment = &now_of_thread;
-    uint64_t generation = gpu_generation(world, device.gpu);
-    uint64_t clock_generation = __atomic_load_n(&world->clock.generation, __ATOMIC_ACQUIRE);
-    int64_t boot = boot_now();
-    int same_state = key.world == world && key.gpu == device.gpu && key.generation == generation;
-    int same_clock = key.world == world && key.clock_generation == clock_generation;
-    if (!same_state)
-        gpu_read(world, device.gpu, &moment->state);
-    if (!same_clock)
-        clock_read(world, &moment->view.clock);
-    int64_t sim = sim_at(&moment->view.clock, boot);
-    if (!same_state || !same_clock || boot / CACHE_NS != key.boot || sim / CACHE_NS != key.sim) {
-        moment->physics_known = moment->counters_known = 0;
-        key.world = world;
-        key.gpu = device.gpu;
-        key.generation = generation;
-        key.clock_generation = clock_generation;
-        key.boot = boot / CACHE_NS;
-        key.sim = sim / CACHE_NS;
-    }
-    struct view *view = &moment->view;
-    view->world = world;
-    view->id = &world->identity[device.gpu];
-    view->state = &moment->state;
-    view->gpu = device.gpu;
-    view->mig = device.mig < MAX_MIG ? (int)device.mig : -1;
-    view->boot = boot;
-    view->sim = sim;
-    *out = moment;
-    if (moment->state.faults == 0)
-        return NVML_SUCCESS;
-    result = strike(world, device.gpu, &moment->state, boot, group);
-    const struct fault *frozen = fault_find(view, VALUES_FROZEN);
-    if (frozen != NULL) {
-        int64_t on = frozen->sim_on != UNKNOWN_TIME ? frozen->sim_on : sim_at(&view->clock, frozen->on);
-        view->sim = on < sim ? on : sim;
-        view->boot = frozen->on;
-    }
-    return result;
-}
-
-const struct physics *physics_of(struct moment *moment)
-{
-    if (!moment->physics_known) {
-        moment->physics = physics_at(&moment->view);
-        moment->physics_known = 1;
-    }
-    return &moment->physics;
-}
-
-const struct counters *counters_of(struct moment *moment)
-{
-    if (!moment->counters_known) {
-        moment->counters = counters_at(&moment->view);
-        moment->counters_known = 1;
-    }
-    return &moment->counters;
-}
-
-int garbage(const struct moment *moment, double what)
-{
-    const struct fault *fault = moment->state.faults ? fault_find(&moment->view, GARBAGE) : NULL;
-    return fault != NULL && (fault->p[0] < 0 || fault->p[0] == what);
+    return enter_gpu(world, device.gpu, device.mig < MAX_MIG ? (int)device.mig : -1, group, out);
 }
 
 unsigned int device_count(void)
@@ -499,19 +308,4 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDev
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId(const char *bus_id, nvmlDevice_t *device)
 {
     return find_gpu(has_bus, bus_id, device);
-}
-
-nvmlReturn_t put_string(char *out, unsigned int length, const char *text, int terminate)
-{
-    if (out == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    if (!terminate) {
-        memset(out, 'X', length); /* garbage: no end in sight */
-        return NVML_SUCCESS;
-    }
-    size_t size = strlen(text) + 1;
-    if (length < size)
-        return NVML_ERROR_INSUFFICIENT_SIZE;
-    memcpy(out, text, size);
-    return NVML_SUCCESS;
 }

@@ -31,6 +31,12 @@ struct moment {
 /* Checks the handle, suffers the faults that strike whole calls, and shows the moment. */
 nvmlReturn_t enter(nvmlDevice_t device, enum group group, struct moment **out);
 nvmlReturn_t enter_node(enum group group, const struct world **world);
+nvmlReturn_t enter_gpu(const struct world *world, unsigned int gpu, int mig, enum group group, struct moment **out);
+nvmlReturn_t strike(const struct world *world, unsigned int cell, const struct gpu_state *state, int64_t boot,
+                    enum group group);
+nvmlReturn_t strike_gpu(const struct world *world, unsigned int gpu, enum group group);
+int node_has(const struct gpu_state *node, enum kind kind, int64_t boot);
+const struct world *world_now(void); /* NULL = not initialised */
 const struct physics *physics_of(struct moment *moment);
 const struct counters *counters_of(struct moment *moment);
 int garbage(const struct moment *moment, double what); /* what: 0 values, 1 counts, 2 strings */
@@ -39,7 +45,6 @@ unsigned int device_count(void);
 nvmlDevice_t device_handle(unsigned int gpu, unsigned int mig);
 int device_find(nvmlDevice_t handle, struct device *out); /* 0 if the handle is foreign or stale */
 unsigned int device_index(unsigned int gpu);
-nvmlReturn_t strike_gpu(const struct world *world, unsigned int gpu, enum group group);
 
 nvmlReturn_t put_string(char *out, unsigned int length, const char *text, int terminate);
 
