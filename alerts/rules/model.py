@@ -205,3 +205,7 @@ class Group:
     def rules(self, t: Thresholds) -> list[Rule]:
         """The group's rules in order of declaration."""
         return [rule for make in self._makers for rule in make(t)]
+
+    def alerts(self, t: Thresholds) -> list[Alert]:
+        """The alerting rules among them."""
+        return [rule for rule in self.rules(t) if isinstance(rule, Alert)]

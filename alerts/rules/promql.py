@@ -58,18 +58,21 @@ def le(seconds: float) -> str:
 
 
 def drills(scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
-    """The drill that touches each target of `scope`: one series a target, value 1.
+    """The drill that touches each target of `scope`: one series a target.
 
-    `topk` keeps one where two drills overlap: a many-to-many join would fail the rule, and with it
-    the page. With `agent_down` the entry is remembered until it expires, because the agent that
-    exports it is the very thing that is down.
+    Where two drills overlap on a target the one that expires last is taken: a many-to-many join would
+    fail the rule, and with it the page; a pick that changes would make one alert many. An entry
+    counts for `drill_grace` after it was last seen, but never beyond its expiry. With `agent_down` it
+    is remembered longer, because the agent that exports it is the very thing that is down.
     """
     key = KEY[scope]
-    window = t.drill_memory if agent_down else t.drill_grace
-    seen = f"last_over_time({drill.ACTIVE(scope=scope)}[{duration(window)}])"
-    if agent_down:
-        seen += f" and on (cluster, node, drill) last_over_time({drill.EXPIRES}[{duration(window)}]) > time()"
-    return f"topk by {labels(*key)} (1, max by {labels(*key, 'drill', 'drill_page')} ({seen}))"
+    window = duration(t.drill_memory if agent_down else t.drill_grace)
+    return (
+        f"topk by {labels(*key)} (1, max by {labels(*key, 'drill', 'drill_page')} (\n"
+        f"  last_over_time({drill.ACTIVE(scope=scope)}[{window}])\n"
+        f"  * on (cluster, node, drill) group_left ()\n"
+        f"  (max by (cluster, node, drill) (last_over_time({drill.EXPIRES}[{window}])) > time())\n))"
+    )
 
 
 def scoped(condition: str, scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
@@ -81,12 +84,12 @@ def scoped(condition: str, scope: str, t: Thresholds, *, agent_down: bool = Fals
     """
     if scope not in KEY:
         return condition
-    key, drilled = labels(*KEY[scope]), drills(scope, t, agent_down=agent_down)
+    key, drilled = labels(*KEY[scope]), indent(drills(scope, t, agent_down=agent_down), 4)
     raw = f"max by (cluster, node) ({node.MAINTENANCE_UNTIL})"
     return (
         f"(\n    (\n{indent(condition, 6)}\n    )\n"
-        f"  * on {key} group_left (drill, drill_page)\n    {drilled}\n"
+        f"  + on {key} group_left (drill, drill_page) 0 *\n{drilled}\n"
         f"  or\n    (\n{indent(condition, 6)}\n    )\n"
-        f"  unless on {key}\n    {drilled}\n)\n"
+        f"  unless on {key}\n{drilled}\n)\n"
         f"unless on (cluster, node)\n  ({raw} or {MAINTENANCE}) > time()"
     )

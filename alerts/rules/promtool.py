@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.base.errors import CannotTell
 from alerts.rules import render
+from alerts.rules.cases import case_files
 from alerts.rules.thresholds import Thresholds
 
 LIMIT_S = 600
@@ -54,8 +55,8 @@ def run_cases(t: Thresholds, promtool: str | None = None, only: str = "") -> Out
     """`promtool test rules` on every declared case, or those of the alert `only`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        built = render.write(folder, render.rule_files(t))
-        files = render.case_files(t, (path.name for path in built), only)
+        render.write(folder, render.rule_files(t))
+        files = case_files(t, only)
         for file, text in files.items():
             (folder / file).write_text(text, encoding="utf-8")
         outcome = run("test", "rules", *files, promtool=promtool, folder=folder)

@@ -28,4 +28,4 @@ def discover() -> list[Group]:
 
 def alerts(t: Thresholds) -> list[Alert]:
     """Every alerting rule of every group."""
-    return [rule for group in discover() for rule in group.rules(t) if isinstance(rule, Alert)]
+    return [alert for group in discover() for alert in group.alerts(t)]

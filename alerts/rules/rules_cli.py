@@ -1,4 +1,4 @@
-"""`gpuvigil alerts rules list|build|check|test`."""
+"""`gpuvigil alerts rules list|build|check|test|docs`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.base import config
 from agent.base.errors import Exit
-from alerts.rules import promtool, registry, render
+from alerts.rules import docs, promtool, registry, render
 from alerts.rules.thresholds import PLACEHOLDER, PROFILES, Thresholds, duration
 
 
@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--promtool", metavar="PATH", help="which promtool (else the one on PATH)")
     test.add_argument("--only", metavar="ALERT", default="", choices=["", *_names()], help="cases of one alert only")
     test.set_defaults(run=run_test)
+    pages = verbs.add_parser("docs", help="write alerts.md and the runbooks")
+    pages.add_argument("-o", dest="folder", metavar="DIR", required=True, help="where to write them")
+    pages.set_defaults(run=run_docs)
 
 
 def _names() -> list[str]:
@@ -119,6 +122,12 @@ def run_test(args: argparse.Namespace) -> int:
     outcome = promtool.run_cases(PROFILES["default"], args.promtool, args.only)
     print(f"{outcome.cases} cases")
     return _report(outcome)
+
+
+def run_docs(args: argparse.Namespace) -> int:
+    for path in docs.write(Path(args.folder)):
+        print(path)
+    return Exit.GOOD
 
 
 def _report(outcome: promtool.Outcome) -> int:

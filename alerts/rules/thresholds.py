@@ -112,6 +112,7 @@ class Thresholds(Model):
     ttft_probes: int = Field(default=20, ge=1, description="Fewest probes in the long window.")
     eta_deviation: float = Field(default=0.15, gt=0, description="Deviation from the plan that alerts.")
     checkpoint_intervals: float = Field(default=1.5, gt=1, description="A checkpoint may be this many intervals old.")
+    job_memory: Duration = Field(default=86400.0, gt=0, description="How long a pause of a job is remembered.")
     disk_horizon: Duration = Field(default=1209600.0, gt=0, description="Fuller than this ahead is a ticket.")
     disk_window: Duration = Field(default=259200.0, gt=0, description="History the straight line is drawn through.")
     disk_history: Duration = Field(default=86400.0, gt=0, description="Less history than this is no forecast.")

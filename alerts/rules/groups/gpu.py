@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from agent.base import hardfaults
-from agent.base.catalogue import drill, gpu, node
+from agent.base.catalogue import gpu, node
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook, Severity
 from alerts.rules.promql import labels, number, per
+from alerts.rules.series import DRILLED, GPU3, NODE, drill_on
 from alerts.rules.thresholds import Thresholds, duration
 
 GROUP = Group("gpuvigil-gpu", "GPUs that are gone, missing, hung or complaining")
 
-NODE = {"cluster": "c1", "node": "n1"}
-GPU3 = {**NODE, "gpu": "3", "uuid": "GPU-3"}
 RECENT_XIDS = (
     '{{ with query (printf "' + gpu.XID_LAST.name + "{uuid='%s'} > time() - WINDOW\" $labels.uuid) }}"
     " Recent Xid:{{ range . }} {{ .Labels.xid }}{{ end }}.{{ end }}"
@@ -28,7 +27,6 @@ def gpu_lost(t: Thresholds) -> Alert:
     fault = hardfaults.GPU_LOST
     up = gpu.UP(**GPU3)
     told = "GPU 3 (GPU-3) of n1 was known and is gone."
-    touched = drill.ACTIVE(drill="d1", drill_page="drill", scope="gpu", uuid="GPU-3", **NODE)
     return Alert(
         name=fault.alert,
         severity="page",
@@ -96,10 +94,10 @@ def gpu_lost(t: Thresholds) -> Alert:
             ),
             Case(
                 "a drill labels its own GPU and no other",
-                {up: "0x20", gpu.UP(**NODE, gpu="4", uuid="GPU-4"): "0x20", touched: "1x20"},
+                {up: "0x20", gpu.UP(**NODE, gpu="4", uuid="GPU-4"): "0x20", **drill_on("gpu", GPU3)},
                 {
                     "1m": (
-                        Firing({**GPU3, "drill": "d1", "drill_page": "drill"}, told),
+                        Firing({**GPU3, **DRILLED}, told),
                         Firing(
                             {**NODE, "gpu": "4", "uuid": "GPU-4"},
                             "GPU 4 (GPU-4) of n1 was known and is gone.",
@@ -108,28 +106,28 @@ def gpu_lost(t: Thresholds) -> Alert:
                 },
             ),
             Case(
-                "two drills on one GPU do not break the rule: one of them is named",
+                "two drills on one GPU do not break the rule: the one that expires last is named",
                 {
                     up: "0x20",
-                    touched: "1x20",
-                    drill.ACTIVE(drill="d2", drill_page="real", scope="gpu", uuid="GPU-3", **NODE): "1x20",
+                    **drill_on("gpu", GPU3, expires=500),
+                    **drill_on("gpu", GPU3, expires=700, name="d2", page="real"),
                 },
-                {"1m": (Firing({**GPU3, "drill": "d1", "drill_page": "drill"}, told),)},
+                {"1m": (Firing({**GPU3, "drill": "d2", "drill_page": "real"}, told),)},
             ),
             Case(
                 "the drill's entry ends with the fault: the label outlives it, so nothing rings anew",
-                {up: "1x3 0x4 1x60", touched: "1x7 _x60"},
+                {up: "1x3 0x4 1x60", **drill_on("gpu", GPU3, "1x7 _x60")},
                 {
-                    "1m15s": (Firing({**GPU3, "drill": "d1", "drill_page": "drill"}, told),),
-                    "2m30s": (Firing({**GPU3, "drill": "d1", "drill_page": "drill"}, told),),
+                    "1m15s": (Firing({**GPU3, **DRILLED}, told),),
+                    "2m30s": (Firing({**GPU3, **DRILLED}, told),),
                     "9m": (),
                 },
             ),
             Case(
                 "the drill's entry expires while the GPU stays lost: now it is a real loss and pages as one",
-                {up: "1x3 0x60", touched: "1x7 _x60"},
+                {up: "1x3 0x60", **drill_on("gpu", GPU3, "1x7 _x60", expires=120)},
                 {
-                    "1m15s": (Firing({**GPU3, "drill": "d1", "drill_page": "drill"}, told),),
+                    "1m15s": (Firing({**GPU3, **DRILLED}, told),),
                     "8m30s": (Firing(GPU3, told),),
                 },
             ),
@@ -309,9 +307,9 @@ def _xid_cases() -> tuple[Case, ...]:
             "a drill labels it",
             {
                 events("RESTART_BM"): "0x7 1x30",
-                drill.ACTIVE(drill="d1", drill_page="drill", scope="gpu", uuid="GPU-3", **NODE): "1x40",
+                **drill_on("gpu", GPU3),
             },
-            {"3m": (fired("RESTART_BM", "page", drill="d1", drill_page="drill"),)},
+            {"3m": (fired("RESTART_BM", "page", **DRILLED),)},
         ),
     )
 
@@ -357,6 +355,9 @@ def gpu_fleet_fault(t: Thresholds) -> Alert:
     def lost(count: int) -> dict[str, str]:
         return {gpu.UP(cluster="c1", node=name, gpu="0", uuid=f"GPU-{name}"): "0x7 1x60" for name in nodes[:count]}
 
+    drilled_nodes: dict[str, str] = {}
+    for name in nodes:
+        drilled_nodes |= drill_on("gpu", {"cluster": "c1", "node": name, "uuid": f"GPU-{name}"})
     told = f"{t.fleet_nodes} nodes of c1 report gpu_lost at once."
     return Alert(
         name="GpuFleetFault",
@@ -386,15 +387,7 @@ def gpu_fleet_fault(t: Thresholds) -> Alert:
             Case("just under: one node fewer", lost(t.fleet_nodes - 1), {"1m": ()}),
             Case(
                 "a drill on all of them is no fleet fault",
-                {
-                    **lost(t.fleet_nodes),
-                    **{
-                        drill.ACTIVE(
-                            cluster="c1", node=name, drill="d", drill_page="drill", scope="gpu", uuid=f"GPU-{name}"
-                        ): "1x60"
-                        for name in nodes
-                    },
-                },
+                lost(t.fleet_nodes) | drilled_nodes,
                 {"1m": ()},
             ),
         ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from agent.base.catalogue import drill, llm
+from agent.base.catalogue import llm
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook
 from alerts.rules.promql import number, per
+from alerts.rules.series import DRILLED, ENGINE, drill_on
 from alerts.rules.thresholds import Thresholds
 
 GROUP = Group("gpuvigil-inference", "Engines that answer late or not at all")
-
-ENGINE = {"cluster": "c1", "node": "n1", "engine": "e1"}
 
 
 @GROUP.alert
@@ -17,7 +16,6 @@ def healthz_slow(t: Thresholds) -> Alert:
     seconds, ok = llm.HEALTH_SECONDS(**ENGINE), llm.HEALTH_OK(**ENGINE)
     late = "The health URL of e1 on n1 takes 700ms: more than it may."
     bad = "The health URL of e1 on n1 does not answer with success."
-    touched = drill.ACTIVE(drill="d1", drill_page="drill", scope="engine", engine="e1", cluster="c1", node="n1")
     return Alert(
         name="HealthzSlow",
         severity="page",
@@ -65,8 +63,8 @@ def healthz_slow(t: Thresholds) -> Alert:
             ),
             Case(
                 "a drill on the engine labels it",
-                {seconds: "0.7x20", ok: "1x20", touched: "1x20"},
-                {"2m": (Firing({**ENGINE, "drill": "d1", "drill_page": "drill"}, late),)},
+                {seconds: "0.7x20", ok: "1x20", **drill_on("engine", ENGINE)},
+                {"2m": (Firing({**ENGINE, **DRILLED}, late),)},
             ),
         ),
     )

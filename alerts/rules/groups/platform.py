@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.base.catalogue import drill, node
+from agent.base.catalogue import node
 from agent.base.catalogue import self as own
 from alerts.rules.model import Alert, Case, Firing, Group, Recording, Runbook
 from alerts.rules.promql import MAINTENANCE, number
+from alerts.rules.series import DRILLED, NODE, drill_on, up
 from alerts.rules.thresholds import Thresholds, duration
 
 MAINTENANCE_GROUP = Group("gpuvigil-maintenance", "The maintenance flag as last seen")
 GROUP = Group("gpuvigil-platform", "Agents, the central service and the heartbeat of alerting")
 
-NODE = {"cluster": "c1", "node": "n1"}
 AGENTS: Final = 'up{job="gpuvigil-agent"}'
 CENTRAL: Final = 'up{job="gpuvigil-central"}'
-
-
-def up(job: str, **labels: str) -> str:
-    inside = ", ".join(f'{name}="{value}"' for name, value in {"job": job, **labels}.items())
-    return f"up{{{inside}}}"
 
 
 @MAINTENANCE_GROUP.recordings
@@ -60,7 +55,6 @@ def watchdog(t: Thresholds) -> Alert:
 def agent_down(t: Thresholds) -> Alert:
     target = up("gpuvigil-agent", **NODE, instance="n1:9840")
     told = "Prometheus cannot scrape the agent of n1: its GPUs are unwatched."
-    touched = drill.ACTIVE(drill="d1", drill_page="drill", scope="node", **NODE)
     return Alert(
         name="AgentDown",
         severity="ticket",
@@ -94,19 +88,17 @@ def agent_down(t: Thresholds) -> Alert:
                 "a drill that stops the agent is remembered, though the agent that exported it is gone",
                 {
                     target: "1x3 0x60",
-                    touched: "1x3 stale",
-                    drill.EXPIRES(drill="d1", **NODE): "3600x3 stale",
+                    **drill_on("node", NODE, "1x3 stale", expires=3600),
                 },
-                {"8m": (Firing({**NODE, "drill": "d1", "drill_page": "drill"}, told),)},
+                {"8m": (Firing({**NODE, **DRILLED}, told),)},
             ),
             Case(
                 "... but not beyond the entry's expiry",
                 {
                     target: "1x3 0x80",
-                    touched: "1x3 stale",
-                    drill.EXPIRES(drill="d1", **NODE): "600x3 stale",
+                    **drill_on("node", NODE, "1x3 stale", expires=600),
                 },
-                {"9m": (Firing({**NODE, "drill": "d1", "drill_page": "drill"}, told),), "18m": (Firing(NODE, told),)},
+                {"9m": (Firing({**NODE, **DRILLED}, told),), "18m": (Firing(NODE, told),)},
             ),
             Case(
                 "maintenance outlives the agent",
@@ -199,7 +191,12 @@ def agent_absent(t: Thresholds) -> Alert:
                 },
             ),
             Case(
-                "just under: a target that is down is still a target",
+                "just under: the targets are back before the hold is over",
+                {up("gpuvigil-agent", **NODE): "_x19 1x20"},
+                {"4m45s": (), "6m": ()},
+            ),
+            Case(
+                "a target that is down is still a target",
                 {up("gpuvigil-agent", **NODE): "0x40"},
                 {"9m": ()},
             ),

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.base.catalogue import drill, llm
+from agent.base.catalogue import llm
 from alerts.rules.model import Alert, Case, Firing, Group, Recording, Runbook, Severity
 from alerts.rules.promql import le, number
+from alerts.rules.series import DRILLED, ENGINE, drill_on
 from alerts.rules.thresholds import Burn, Thresholds, Timing, duration
 
 FAST = Group("gpuvigil-slo", "Burn rates of the TTFT objective, windows of hours", lambda t: t.ttft_interval)
 SLOW = Group("gpuvigil-slo-slow", "The same, windows of days", lambda t: t.ttft_slow_interval)
 
-ENGINE = {"cluster": "c1", "node": "n1", "engine": "e1"}
 BY = "by (cluster, node, engine)"
 ON = "on (cluster, node, engine)"
 FAILED = "=~error|timeout|failed|failure"
@@ -203,11 +203,9 @@ def _cases() -> tuple[Case, ...]:
             "a drill on the engine labels it",
             {
                 **half,
-                drill.ACTIVE(
-                    drill="d1", drill_page="drill", scope="engine", engine="e1", cluster="c1", node="n1"
-                ): "1x240",
+                **drill_on("engine", ENGINE),
             },
-            {"16m": (Firing({**ENGINE, "drill": "d1", "drill_page": "drill"}, told("50%"), "page"),)},
+            {"16m": (Firing({**ENGINE, **DRILLED}, told("50%"), "page"),)},
             step,
         ),
     )

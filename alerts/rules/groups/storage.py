@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from agent.base.catalogue import central, drill, node
+from agent.base.catalogue import central, node
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook
 from alerts.rules.promql import number
+from alerts.rules.series import DRILLED, NODE, drill_on
 from alerts.rules.thresholds import Thresholds, duration
 
 GROUP = Group("gpuvigil-storage", "Storage that runs full")
 
-NODE = {"cluster": "c1", "node": "n1"}
 DISK = {**NODE, "mountpoint": "/data"}
 FS = {**DISK, "device": "/dev/sda1", "fstype": "ext4"}
 REAL = "!~tmpfs|ramfs|overlay|squashfs|iso9660"
@@ -29,7 +29,7 @@ def disk_full_14d(t: Thresholds) -> Alert:
         f"  and {BY.replace('by', 'on')} max {BY} ({free} offset {history})\n"
         f"  and {BY.replace('by', 'on')} max {BY} ({free} / {node.FS_SIZE(fstype=REAL)}) < {number(t.disk_free)}"
     )
-    forecast = f"min {BY} ({central.EXHAUSTION(quantile='0.5', mountpoint='!=')})"
+    forecast = f"min {BY} ({central.EXHAUSTION(bound='expected', mountpoint='!=')})"
     step = "30m"
     size = node.FS_SIZE(**FS)
 
@@ -77,23 +77,23 @@ def disk_full_14d(t: Thresholds) -> Alert:
             ),
             Case(
                 "the centre's forecast alone",
-                {central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "864000x100"},
+                {central.EXHAUSTION(monitor="disk", bound="expected", **FS): "864000x100"},
                 {"2h": (Firing(DISK, told("10d 0h 0m 0s")),)},
                 step,
             ),
             Case(
                 "just under: the centre sees more than the horizon",
-                {central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "1209600x100"},
+                {central.EXHAUSTION(monitor="disk", bound="expected", **FS): "1209600x100"},
                 {"2h": ()},
                 step,
             ),
             Case(
                 "a drill on the node labels it",
                 {
-                    central.EXHAUSTION(monitor="disk", quantile="0.5", **FS): "864000x100",
-                    drill.ACTIVE(drill="d1", drill_page="drill", scope="node", **NODE): "1x100",
+                    central.EXHAUSTION(monitor="disk", bound="expected", **FS): "864000x100",
+                    **drill_on("node", NODE),
                 },
-                {"2h": (Firing({**DISK, "drill": "d1", "drill_page": "drill"}, told("10d 0h 0m 0s")),)},
+                {"2h": (Firing({**DISK, **DRILLED}, told("10d 0h 0m 0s")),)},
                 step,
             ),
         ),

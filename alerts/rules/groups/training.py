@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from agent.base.catalogue import central, drill, train
-from alerts.rules.model import Alert, Case, Firing, Group, Runbook
+from agent.base.catalogue import central, train
+from alerts.rules.model import Alert, Case, Firing, Group, Recording, Runbook
 from alerts.rules.promql import number, per
-from alerts.rules.thresholds import Thresholds
+from alerts.rules.series import DRILLED, JOB, drill_on
+from alerts.rules.thresholds import Thresholds, duration
 
 GROUP = Group("gpuvigil-training", "Training that is late, and checkpoints that are old")
 
-JOB = {"cluster": "c1", "node": "n1", "job_id": "j1"}
+IDLE = "job:gpuvigil_train_idle_timestamp_seconds:last"
+"""Recorded while a job stands still: the time of evaluation."""
 
 
 @GROUP.alert
@@ -22,8 +24,7 @@ def training_eta_deviates(t: Thresholds) -> Alert:
         return {central.TRAIN_DEVIATION(**JOB, bound=name): text for name, text in values.items()}
 
     limit = number(t.eta_deviation)
-    touched = drill.ACTIVE(drill="d1", drill_page="drill", scope="job", job_id="j1", cluster="c1", node="n1")
-    late = "Job j1 is expected to take 20% more time than planned."
+    late = "The expected duration of job j1 differs from its plan by 20% of it."
     return Alert(
         name="TrainingEtaDeviates",
         severity="ticket",
@@ -34,9 +35,8 @@ def training_eta_deviates(t: Thresholds) -> Alert:
         f"({bound('expected')} < -{limit} and {bound('high')} < 0)",
         timing=t.timings.training_eta_deviates,
         summary="Training job {{ $labels.job_id }} departs from its plan",
-        description="Job {{ $labels.job_id }} is expected to take "
-        "{{ if lt $value 0.0 }}{{ $value | humanizePercentage }} (less){{ else }}{{ $value | humanizePercentage }} more"
-        "{{ end }} time than planned.",
+        description="The expected duration of job {{ $labels.job_id }} differs from its plan by"
+        " {{ $value | humanizePercentage }} of it.",
         dashboard="training",
         runbook=Runbook(
             meaning="The forecast of the job's end departs from the plan by more than the limit, and the plan lies "
@@ -61,22 +61,33 @@ def training_eta_deviates(t: Thresholds) -> Alert:
             Case(
                 "much too early is told as well",
                 series("-0.25x60", "-0.4x60", "-0.1x60"),
-                {"14m": (Firing(JOB, "Job j1 is expected to take -25% (less) time than planned."),)},
+                {"14m": (Firing(JOB, "The expected duration of job j1 differs from its plan by -25% of it."),)},
             ),
             Case("no forecast yet (warming up): absent, no alert", {train.RUNNING(**JOB): "1x60"}, {"14m": ()}),
             Case(
                 "a drill on the job labels it",
-                {**series("0.2x60", "0.1x60", "0.3x60"), touched: "1x60"},
-                {"14m": (Firing({**JOB, "drill": "d1", "drill_page": "drill"}, late),)},
+                {**series("0.2x60", "0.1x60", "0.3x60"), **drill_on("job", JOB)},
+                {"14m": (Firing({**JOB, **DRILLED}, late),)},
             ),
         ),
     )
 
 
+@GROUP.recordings
+def idle(t: Thresholds) -> list[Recording]:
+    running = per("job", train.RUNNING.name)
+    return [Recording(IDLE, f"time() + 0 * ({running} == 0)")]
+
+
 @GROUP.alert
 def checkpoint_stale(t: Thresholds) -> Alert:
-    """The age counts from the last complete checkpoint or the run's first step, whichever is later."""
-    complete, started = per("job", train.CHECKPOINT_COMPLETE_TIME.name), per("job", train.STARTED.name)
+    """The age is of the work at risk: since the last complete checkpoint, the first step, or the last pause."""
+    since = {
+        "complete": per("job", train.CHECKPOINT_COMPLETE_TIME.name),
+        "started": per("job", train.STARTED.name),
+        "idle": f"last_over_time({IDLE}[{duration(t.job_memory)}])",
+    }
+    latest = "\n  or ".join(f'label_replace({expr}, "since", "{name}", "", "")' for name, expr in since.items())
     interval, running = per("job", train.CHECKPOINT_INTERVAL.name), per("job", train.RUNNING.name)
     done, first = train.CHECKPOINT_COMPLETE_TIME(**JOB), train.STARTED(**JOB)
     every, runs = train.CHECKPOINT_INTERVAL(**JOB), train.RUNNING(**JOB)
@@ -90,7 +101,7 @@ def checkpoint_stale(t: Thresholds) -> Alert:
         fault="checkpoint_stale",
         scope="job",
         action="SAVE_CHECKPOINT",
-        condition=f"time() - (\n  {complete} > {started}\n  or {started}\n  or {complete}\n)\n"
+        condition=f"time() - {per('job', chr(10) + '  ' + latest + chr(10))}\n"
         f"> {number(t.checkpoint_intervals)} * {interval}\nand {running} == 1",
         timing=t.timings.checkpoint_stale,
         summary="Training job {{ $labels.job_id }} runs without a recent checkpoint",
@@ -98,7 +109,7 @@ def checkpoint_stale(t: Thresholds) -> Alert:
         dashboard="training",
         runbook=Runbook(
             meaning="The job makes steps, and its last complete checkpoint (manifest and sizes agree) is older than "
-            "the job's own interval allows.",
+            "the job's own interval allows. A pause of the job does not count.",
             impact="A fault now loses all steps since then, on all of the job's GPUs.",
             diagnosis="1. The checkpoint folder: is one being written, does it stay incomplete?\n"
             "2. Is the storage full or slow? `df`, the job's log around its save.\n"
@@ -120,8 +131,8 @@ def checkpoint_stale(t: Thresholds) -> Alert:
             ),
             Case(
                 "resumed after a pause: the old checkpoint is not held against it",
-                {done: "0x160", first: "1200x160", every: "600x160", runs: "1x160"},
-                {"30m": (), "36m": (Firing(JOB, told("16m 0s")),)},
+                {done: "0x160", first: "0x160", every: "600x160", runs: "1x39 0x40 1x80"},
+                {"21m": (), "35m": (), "36m": (Firing(JOB, told("16m 0s")),)},
             ),
             Case(
                 "ended: no alert",
