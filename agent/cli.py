@@ -26,6 +26,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "central": ("alerts.central_cli", "central", "run the central detection service"),
     "dashboards": ("dashboards.dashboards_cli", "dashboards", "build the Grafana dashboards"),
     "chaos": ("chaos.chaos_cli", "", "the GPU simulator, faults and drills"),
+    "checkpoint": ("agent.checkpoint_cli", "", "verify checkpoints, find the newest whole one"),
     "completion": ("agent.completion_cli", "", "print a completion script for bash or zsh"),
 }
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
+from agent.base import statefile
 from agent.base.log import OnChange
 from agent.training.run import Run
 from agent.training.settings import JobSettings
@@ -24,11 +23,7 @@ class Job:
     def __init__(self, settings: JobSettings, folder: Path | None = None) -> None:
         self.settings = settings
         self.run = Run(settings.ended_after, settings.steps_planned)
-        self.source: Source = (
-            StateFileSource(settings.log)
-            if settings.is_state_file
-            else LogSource(settings.log, settings.format, settings.timezone)
-        )
+        self.source = _source(settings)
         self.missing = True
         """The log is not there now: nothing is known."""
         self.denied = ""
@@ -55,36 +50,31 @@ class Job:
                 self.save(now)
 
     def save(self, now: float) -> None:
-        """Keep cursor and run on disk, by one rename; a full disk costs only that."""
+        """Keep cursor and run on disk."""
         if self._file is None or self.missing:
             return
         state = {"log": self.settings.log, "source": self.source.state(), "run": self.run.state()}
         self._saved_at = now
-        if state == self._saved:
-            return
-        temporary = self._file.with_suffix(".new")
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(temporary, self._file)
+        if state != self._saved and statefile.save(self._file, state, sync=False):
             self._saved = state
-        except OSError as error:
-            _log.debug("training state not kept: %s", error)
 
     def _restore(self) -> None:
-        if self._file is None:
+        state = statefile.load(self._file) if self._file else {}
+        if not state or state.get("log") != self.settings.log:
             return
         try:
-            state = json.loads(self._file.read_text(encoding="utf-8"))
-            if state["log"] != self.settings.log:
-                return
             self.source.restore(state["source"])
             self.run.restore(state["run"])
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             _log.warning("kept training state is not used: %s", error, extra={"job_id": self.settings.job_id})
             self.run = Run(self.settings.ended_after, self.settings.steps_planned)
+            self.source = _source(self.settings)
+
+
+def _source(settings: JobSettings) -> Source:
+    if settings.is_state_file:
+        return StateFileSource(settings.log)
+    return LogSource(settings.log, settings.format, settings.timezone)
 
 
 def _slug(job_id: str) -> str:

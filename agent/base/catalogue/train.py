@@ -106,3 +106,42 @@ CHECKPOINTS_BAD = Metric(
     "Checkpoints that are neither complete nor being written.",
     labels=JOB,
 )
+CHECKPOINTS_CORRUPT = Metric(
+    "gpuvigil_checkpoint_corrupt_count",
+    "gauge",
+    "Checkpoints kept whose sizes agree and whose hashes do not.",
+    labels=JOB,
+)
+CHECKPOINT_WRITING = Metric(
+    "gpuvigil_checkpoint_writing", "gauge", "1 while a checkpoint is being written or deleted.", labels=JOB
+)
+CHECKPOINT_WRITE_SECONDS = Metric(
+    "gpuvigil_checkpoint_write_seconds",
+    "gauge",
+    "From the first finished file of the last complete checkpoint to its manifest: least time its writing took.",
+    "seconds",
+    JOB,
+)
+CHECKPOINT_VERIFY_FAILURES = Metric(
+    "gpuvigil_checkpoint_verify_failures", "counter", "Checkpoints that verification found corrupt.", labels=JOB
+)
+CHECKPOINT_VERIFIED_BYTES = Metric(
+    "gpuvigil_checkpoint_verified_bytes", "counter", "Bytes of checkpoints hashed.", "bytes", JOB
+)
+CHECKPOINT_RPO = Metric(
+    "gpuvigil_checkpoint_rpo_seconds",
+    "gauge",
+    "Training time that a crash now would lose, by what one would go back to: complete, verified or backup.",
+    "seconds",
+    (*JOB, "basis"),
+)
+BACKUP_TIME = Metric(
+    "gpuvigil_checkpoint_backup_timestamp_seconds",
+    "gauge",
+    "When the newest checkpoint that has a complete copy in the backup folder was written.",
+    "seconds",
+    JOB,
+)
+BACKUP_STEP = Metric(
+    "gpuvigil_checkpoint_backup_step", "gauge", "Step of the newest complete copy in the backup folder.", labels=JOB
+)

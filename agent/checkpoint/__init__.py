@@ -1,0 +1,1 @@
+"""Checkpoints: which there are, whether they are complete, whether their hashes hold."""

@@ -1,0 +1,234 @@
+"""The checkpoint collector, and the ledger that the verification service keeps for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.base.catalogue import Sample
+from agent.base.collector import Context, PartialFailure
+from agent.checkpoint.ledger import Ledger
+from agent.checkpoint.service import Stopped, Verifier
+from agent.checkpoint.settings import CheckpointSettings
+from agent.collectors.checkpoint import Checkpoint, History
+from agent.intake import Intake
+
+T0 = 1_700_000_000.0
+Build = Callable[..., Path]
+Page = dict[tuple[str, ...], float]
+
+
+class Bench:
+    def __init__(self, folder: Path, **job: Any) -> None:
+        self.root = folder / "ck"
+        self.state = folder / "state"
+        self.now = T0 + 1000
+        self.settings = CheckpointSettings.model_validate(
+            {"jobs": [{"job_id": "j", "directory": str(self.root), **job}]}
+        )
+        self.collector = self.renew()
+
+    def renew(self) -> Checkpoint:
+        return Checkpoint(self.settings, Context(str(self.state), str(self.state)), clock=lambda: self.now)
+
+    def page(self) -> Page:
+        intake = Intake(strict=True)
+        found: Page = {}
+        for sample in self.collector.collect():
+            assert isinstance(sample, Sample)
+            intake.add(sample)
+            found[(sample.metric.name.removeprefix("gpuvigil_checkpoint_"), *sample.labels[1:])] = sample.value
+        return found
+
+    def verifier(self, **more: Any) -> Verifier:
+        return Verifier(self.settings, Ledger(self.state / "checkpoint"), clock=lambda: self.now, **more)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_job_that_has_not_begun_has_no_series(bench: Bench) -> None:
+    assert bench.page() == {}
+
+
+def test_age_size_step_interval(bench: Bench, build: Build) -> None:
+    for step in (100, 200, 300):
+        build(step, at=T0 + step)
+    bench.now = T0 + 350
+    page = bench.page()
+    assert page["last_complete_timestamp_seconds",] == T0 + 300
+    assert page["last_complete_step",] == 300
+    assert page["size_bytes",] == 1503
+    assert page["count",] == 3
+    assert page["interval_seconds",] == 100
+    assert page["rpo_seconds", "complete"] == 50
+    assert ("last_verified_timestamp_seconds",) not in page
+
+
+def test_one_being_written_is_not_judged_and_the_last_complete_stands(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    build(200, manifest=False, at=T0 + 95)
+    bench.now = T0 + 100
+    page = bench.page()
+    assert page["last_complete_step",] == 100
+    assert page["writing",] == 1
+    assert page["incomplete_count",] == 0
+    bench.now = T0 + 500
+    page = bench.page()
+    assert page["writing",] == 0
+    assert page["incomplete_count",] == 1
+
+
+def test_no_checkpoint_yet_is_zero_complete_and_no_age(bench: Bench) -> None:
+    bench.root.mkdir()
+    page = bench.page()
+    assert page["count",] == 0
+    assert ("last_complete_timestamp_seconds",) not in page
+
+
+def test_interval_is_learned_over_deletions_and_restarts_of_the_agent(bench: Bench, build: Build) -> None:
+    for step in (100, 200, 300):
+        folder = build(step, at=T0 + step)
+        bench.now = T0 + step
+        bench.page()
+        shutil.rmtree(folder)
+    bench.collector = bench.renew()
+    build(400, at=T0 + 400)
+    assert bench.page()["interval_seconds",] == 100
+
+
+def test_configured_interval_counts_first(tmp_path: Path, build: Build) -> None:
+    bench = Bench(tmp_path, interval="1h")
+    build(100, at=T0)
+    assert bench.page()["interval_seconds",] == 3600
+
+
+def test_median_interval_bears_a_pause() -> None:
+    history = History([0.0, 100.0, 200.0, 5000.0, 5100.0])
+    assert history.interval == 100.0
+    assert History([1.0]).interval is None
+
+
+def test_verified_by_the_service(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    build(200, at=T0 + 100)
+    assert bench.verifier().turn() == 2
+    page = bench.page()
+    assert page["last_verified_timestamp_seconds",] == T0 + 100
+    assert page["verified_bytes_total",] == 2 * 1503
+    assert page["verify_failures_total",] == 0
+    assert bench.verifier().turn() == 0, "nothing is hashed twice"
+
+
+def test_corrupt_is_counted_and_is_not_the_last_complete(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    bad = build(200)
+    (bad / "weights.bin").write_bytes(b"W" * 1003)
+    os.utime(bad / "manifest.json", (T0 + 100, T0 + 100))
+    bench.now = time.time() + 1000
+    assert bench.page()["last_complete_step",] == 200, "sizes agree: nobody can know yet"
+    bench.verifier().turn()
+    page = bench.page()
+    assert page["corrupt_count",] == 1
+    assert page["verify_failures_total",] == 1
+    assert page["last_complete_step",] == 100
+    shutil.rmtree(bad)
+    page = bench.page()
+    assert page["corrupt_count",] == 0
+    assert page["verify_failures_total",] == 1, "a counter does not fall when the evidence is deleted"
+
+
+def test_a_stopped_service_goes_on_with_the_next_file(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > 2  # asked before the checkpoint and after each piece: stops behind the second file's only piece
+
+    with pytest.raises(Stopped):
+        bench.verifier(stop=stop).turn()
+    ledger = Ledger(bench.state / "checkpoint")
+    (entry,) = ledger.entries.values()
+    assert list(entry.done) == ["weights.bin"]
+    assert entry.finished is None
+    assert ("last_verified_timestamp_seconds",) not in bench.page()
+    before = ledger.hashed["j"]
+    bench.verifier().turn()
+    again = Ledger(bench.state / "checkpoint")
+    assert again.hashed["j"] - before == 500, "only the second file was read again"
+    assert bench.page()["last_verified_timestamp_seconds",] == T0
+
+
+def test_a_checkpoint_written_anew_is_verified_anew(bench: Bench, build: Build) -> None:
+    folder = build(100, at=T0)
+    bench.verifier().turn()
+    shutil.rmtree(folder)
+    build(100, at=T0 + 50)
+    assert ("last_verified_timestamp_seconds",) not in bench.page()
+    assert bench.verifier().turn() == 1
+    assert bench.page()["last_verified_timestamp_seconds",] == T0 + 50
+
+
+def test_one_deleted_while_it_is_hashed_is_no_failure(bench: Bench, build: Build) -> None:
+    folder = build(100, at=T0)
+
+    def vanish() -> bool:
+        if folder.exists():
+            shutil.rmtree(folder)
+        return False
+
+    verifier = bench.verifier()
+    (work,) = verifier.pending()
+    verifier._stop = vanish  # type: ignore[method-assign]
+    assert verifier._verify(work) is False
+    assert Ledger(bench.state / "checkpoint").failures == {}
+
+
+def test_the_rate_is_kept_by_sleeping(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    slept: list[float] = []
+    settings = bench.settings.model_copy(update={"verify_bytes_per_second": 100.0})
+    verifier = Verifier(
+        settings, Ledger(bench.state / "checkpoint"), clock=lambda: T0, monotonic=lambda: 0.0, sleep=slept.append
+    )
+    verifier.turn()
+    assert slept == [pytest.approx(10.03), pytest.approx(5.0)]
+
+
+def test_a_damaged_ledger_counts_as_empty(bench: Bench, build: Build) -> None:
+    build(100, at=T0)
+    bench.verifier().turn()
+    (bench.state / "checkpoint/verified.json").write_text('{"checkpoints": {"x": 3}}')
+    assert ("last_verified_timestamp_seconds",) not in bench.page()
+    assert bench.verifier().turn() == 1
+
+
+def test_backup_is_as_old_as_its_original(tmp_path: Path, build: Build) -> None:
+    bench = Bench(tmp_path, backup=str(tmp_path / "copies"))
+    build(100, at=T0)
+    build(200, at=T0 + 100)
+    shutil.copytree(tmp_path / "ck/checkpoint-100", tmp_path / "copies/checkpoint-100")
+    for path in (tmp_path / "copies").rglob("*"):
+        os.utime(path, (T0 + 150, T0 + 150))  # copied without its times
+    bench.now = T0 + 200
+    page = bench.page()
+    assert page["backup_timestamp_seconds",] == T0
+    assert page["backup_step",] == 100
+    assert page["rpo_seconds", "backup"] == 200
+
+
+def test_a_folder_that_cannot_be_listed_fails_by_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.root.write_text("a file, not a folder")
+    with pytest.raises(PartialFailure, match="ck"):
+        bench.page()
