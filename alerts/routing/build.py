@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.base.errors import ConfigError
-from alerts.routing.settings import Channel, Pace, Routing
+from alerts.routing.settings import Channel, Pace, RoutingConfig
 from alerts.rules.render import dump
 from alerts.rules.thresholds import duration
 
@@ -63,7 +63,7 @@ TEXT: Final = (
 )
 
 
-def alertmanager(routing: Routing) -> dict[str, Any]:
+def alertmanager(routing: RoutingConfig) -> dict[str, Any]:
     """The configuration as Alertmanager 0.25 and later read it.
 
     Raises:
@@ -122,7 +122,7 @@ def alertmanager(routing: Routing) -> dict[str, Any]:
     }
 
 
-def text(routing: Routing) -> str:
+def text(routing: RoutingConfig) -> str:
     return HEADER + dump(alertmanager(routing))
 
 
@@ -145,7 +145,7 @@ def _matcher(label: str, value: str) -> str:
 
 
 def _receiver(
-    name: str, channels: tuple[str, ...], routing: Routing, *, prefix: str = "", resolved: bool = True
+    name: str, channels: tuple[str, ...], routing: RoutingConfig, *, prefix: str = "", resolved: bool = True
 ) -> dict[str, Any]:
     made: dict[str, Any] = {"name": name}
     for channel in channels:

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.base import config
 from agent.base.errors import Exit
 from alerts.routing import amtool, build
-from alerts.routing.settings import Routing, sink
+from alerts.routing.settings import RoutingConfig, sink
 
 SINK = "http://127.0.0.1:9843"
 
@@ -33,14 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
 
 
-def routing(args: argparse.Namespace) -> Routing:
+def routing(args: argparse.Namespace) -> RoutingConfig:
     """The settings asked for; without a file, everything to the demo's sink, said on stderr.
 
     Raises:
         ConfigError: the file is wrong.
     """
     if args.config is not None:
-        return config.load(Routing, args.config)
+        return config.load(RoutingConfig, args.config)
     print(f"note: no --config, so every alert goes to the webhook sink at {args.sink}", file=sys.stderr)
     return sink(args.sink)
 

@@ -114,7 +114,7 @@ class Team(Model):
     ticket: tuple[str, ...] = ()
 
 
-class Routing(Model):
+class RoutingConfig(Model):
     """The whole of routing.yaml."""
 
     channels: dict[str, Channel] = Field(min_length=1)
@@ -124,7 +124,7 @@ class Routing(Model):
     resolve_timeout: Duration = Field(default=300.0, gt=0, description="For alerts posted without an end.")
 
     @model_validator(mode="after")
-    def _channels_exist(self) -> Routing:
+    def _channels_exist(self) -> RoutingConfig:
         wanted = {
             **{f"receivers.{duty}": getattr(self.receivers, duty) for duty in Receivers.model_fields},
             **{f"teams.{name}.page": team.page for name, team in self.teams.items()},
@@ -136,11 +136,11 @@ class Routing(Model):
         return self
 
 
-def sink(url: str) -> Routing:
+def sink(url: str) -> RoutingConfig:
     """Everything to one webhook sink, a path a duty, as fast as Alertmanager goes: the demo's routing."""
     duties: tuple[Duty, ...] = ("page", "ticket", "drill", "watchdog")
     fast = Pace(wait=0, interval="1s", repeat="1h")
-    return Routing(
+    return RoutingConfig(
         channels={duty: Channel(webhook=Webhook(url=f"{url.rstrip('/')}/{duty}", max_alerts=0)) for duty in duties},
         receivers=Receivers(page=("page",), ticket=("ticket",), drill=("drill",), watchdog=("watchdog",)),
         pace=Paces(page=fast, ticket=fast, watchdog=Pace(wait=0, interval="5s", repeat="10s")),

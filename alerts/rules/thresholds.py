@@ -88,6 +88,9 @@ class Thresholds(Model):
         default=86400.0, gt=0, description="Longest time a node may be away with its maintenance flag still counting."
     )
     xid_window: Duration = Field(default=300.0, gt=0, description="An Xid counts this long.")
+    xid_memory: Duration = Field(
+        default=21600.0, gt=0, description="How long an agent may be away with its Xid counts remembered."
+    )
     driver_stuck: Duration = Field(default=0.0, ge=0, description="Time past its deadline a driver call may take.")
     fleet_nodes: int = Field(default=5, ge=2, description="Nodes with one GPU fault that make it a fleet's.")
     agent_down_share: float = Field(default=0.05, gt=0, lt=1, description="Share of agents down that pages.")
@@ -129,6 +132,7 @@ def _demo() -> Thresholds:
         drill_memory="5m",
         maintenance_memory="1h",
         xid_window="30s",
+        xid_memory="10m",
         fleet_nodes=5,
         stale_floor="5s",
         ttft_base="10s",

@@ -246,21 +246,27 @@ def gpu_driver_hung(t: Thresholds) -> Alert:
 def xid(t: Thresholds, severity: Severity, runbook: Runbook | None = None, cases: tuple[Case, ...] = ()) -> Alert:
     """GpuXid at one severity: the actions that `hardfaults` gives it.
 
-    The second half of the condition is for a counter that was already above 0 when first scraped.
+    The agent keeps its counts over restarts, so a count above 0 proves nothing: it is held against the last count
+    seen before, also where the agent was away in between. A count without any before it must be of a recent Xid.
     """
-    actions = "|".join(sorted(word for word, rank in hardfaults.XID_ACTIONS.items() if rank == severity))
-    events = gpu.XID_EVENTS(action=f"=~{actions}")
-    window = duration(t.xid_window)
-    identity = labels("cluster", "node", "gpu", "uuid", "synthetic", "action")
+    actions = "=~" + "|".join(sorted(word for word, rank in hardfaults.XID_ACTIONS.items() if rank == severity))
+    window, memory = duration(t.xid_window), duration(t.xid_memory)
+    identity = ("cluster", "node", "gpu", "uuid", "synthetic", "action")
+    one = labels(*identity, "xid")
+    counted = gpu.XID_CODES(action=actions)
+    now = f"max by {one} ({counted})"
+    before = f"max by {one} (last_over_time({counted}[{memory}] offset {window}))"
+    recent = f"max by (cluster, node, uuid, xid) ({gpu.XID_LAST}) > time() - {number(t.xid_memory)}"
     return Alert(
         name="GpuXid",
         severity=severity,
         fault="gpu_xid",
         scope="gpu",
         action="",
-        condition=f"max by {identity} (\n"
-        f"  increase({events}[{window}]) > 0\n"
-        f"  or ({events} > 0 unless {events} offset {window})\n)",
+        condition=f"max by {labels(*identity)} (\n"
+        f"  increase({gpu.XID_EVENTS(action=actions)}[{window}]) > 0\n"
+        f"  or {now} > {before}\n"
+        f"  or ({now} unless {before}) and on (cluster, node, uuid, xid) {recent}\n)",
         timing=t.timings.gpu_xid,
         summary="GPU {{ $labels.gpu }} of {{ $labels.node }} reported an Xid that calls for {{ $labels.action }}",
         description="GPU {{ $labels.gpu }} ({{ $labels.uuid }}) of {{ $labels.node }} reported an Xid that calls for"
@@ -281,7 +287,11 @@ def _xid_cases() -> tuple[Case, ...]:
     def events(action: str) -> str:
         return gpu.XID_EVENTS(**GPU3, action=action)
 
-    born = "1x80"
+    def code(action: str) -> str:
+        return gpu.XID_CODES(**GPU3, xid="79", action=action)
+
+    last = gpu.XID_LAST(**GPU3, xid="79")
+    named = {"RESTART_BM": told("RESTART_BM") + " Recent Xid: 79."}
     return (
         Case(
             "counter at 0 from start-up, then 1: fires, outlives its window by keep, resolves",
@@ -294,9 +304,36 @@ def _xid_cases() -> tuple[Case, ...]:
             {"5m": ()},
         ),
         Case(
-            "counter born at 1 (the event came before the first scrape): fires all the same",
-            {events("RESET_GPU"): f"_x4 {born}"},
-            {"45s": (), "1m15s": (fired("RESET_GPU", "page"),)},
+            "born at 1 (the event came before the first scrape): fires all the same",
+            {events("RESTART_BM"): "_x4 1x80", code("RESTART_BM"): "_x4 1x80", last: "_x4 50x80"},
+            {
+                "45s": (),
+                "1m15s": (Firing({**GPU3, "action": "RESTART_BM"}, named["RESTART_BM"], "page"),),
+                "24m": (),
+            },
+        ),
+        Case(
+            "the agent was away for 20 minutes and brings back the count it had: nothing new, no alert",
+            {
+                events("RESTART_BM"): "1x3 stale _x80 1x40",
+                code("RESTART_BM"): "1x3 stale _x80 1x40",
+                last: "-90000x3 stale _x80 -90000x40",
+            },
+            {"1m": (), "22m": (), "26m": ()},
+        ),
+        Case(
+            "... and brings back one more: an Xid that nobody was told of",
+            {
+                events("RESTART_BM"): "1x3 stale _x80 2x40",
+                code("RESTART_BM"): "1x3 stale _x80 2x40",
+                last: "-90000x3 stale _x80 900x40",
+            },
+            {"22m": (Firing({**GPU3, "action": "RESTART_BM"}, named["RESTART_BM"], "page"),)},
+        ),
+        Case(
+            "a Prometheus that has no history yet does not page Xids of last week",
+            {events("RESTART_BM"): "1x40", code("RESTART_BM"): "1x40", last: "-600000x40"},
+            {"1m": (), "6m": ()},
         ),
         Case(
             "severity goes by action; the ticket's and the info's do not page",

@@ -12,7 +12,7 @@ import yaml
 from agent.base import config
 from agent.base.collector import Settings
 from alerts.routing import build
-from alerts.routing.settings import Routing
+from alerts.routing.settings import RoutingConfig
 from alerts.rules import docs, render
 from alerts.rules.thresholds import PROFILES
 
@@ -27,7 +27,7 @@ def test_rule_files_are_fresh() -> None:
 
 
 def test_alertmanager_file_is_fresh() -> None:
-    settings = config.load(Routing, ALERTMANAGER / "routing.yaml", environ={})
+    settings = config.load(RoutingConfig, ALERTMANAGER / "routing.yaml", environ={})
     assert (ALERTMANAGER / "alertmanager.yml").read_text(encoding="utf-8") == build.text(settings), "run ./dev docs"
 
 

@@ -14,7 +14,7 @@ from agent import cli
 from agent.base import config
 from agent.base.errors import CannotTell, ConfigError
 from alerts.routing import amtool, build
-from alerts.routing.settings import Routing, sink
+from alerts.routing.settings import RoutingConfig, sink
 from alerts.rules import registry
 from alerts.rules.thresholds import PROFILES
 
@@ -38,14 +38,14 @@ teams:
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Routing:
+def full(tmp_path: Path) -> RoutingConfig:
     secret = tmp_path / "wecom"
     secret.write_text("s3cret\n")
-    return config.loads(Routing, FULL.replace("SECRET", str(secret)), environ={})
+    return config.loads(RoutingConfig, FULL.replace("SECRET", str(secret)), environ={})
 
 
 @needs_amtool
-def test_amtool_accepts_every_channel_and_route(full: Routing) -> None:
+def test_amtool_accepts_every_channel_and_route(full: RoutingConfig) -> None:
     assert amtool.problems(build.text(full)) == []
 
 
@@ -68,7 +68,9 @@ def test_amtool_accepts_the_sink() -> None:
         ({"alertname": "GpuLost", "severity": "page", "cluster": "east-1", "synthetic": "true"}, ["drill"]),
     ],
 )
-def test_teams_are_told_besides(full: Routing, tmp_path: Path, labels: dict[str, str], receivers: list[str]) -> None:
+def test_teams_are_told_besides(
+    full: RoutingConfig, tmp_path: Path, labels: dict[str, str], receivers: list[str]
+) -> None:
     path = tmp_path / "am.yml"
     path.write_text(build.text(full))
     assert amtool.receivers(path, labels) == receivers
@@ -98,7 +100,7 @@ def test_what_amtool_refuses_is_reported() -> None:
     assert "nobody" in problem
 
 
-def test_drills_go_at_the_pace_and_in_the_groups_of_pages(full: Routing) -> None:
+def test_drills_go_at_the_pace_and_in_the_groups_of_pages(full: RoutingConfig) -> None:
     routes = build.alertmanager(full)["route"]["routes"]
     [page] = [route for route in routes if route["receiver"] == "page"]
     for drill in (route for route in routes if route["receiver"] == "drill"):
@@ -107,7 +109,7 @@ def test_drills_go_at_the_pace_and_in_the_groups_of_pages(full: Routing) -> None
             assert drill[pace] == page[pace]
 
 
-def test_only_drills_say_drill_in_their_title(full: Routing) -> None:
+def test_only_drills_say_drill_in_their_title(full: RoutingConfig) -> None:
     for receiver in build.alertmanager(full)["receivers"]:
         text = yaml.safe_dump(receiver)
         assert ("[DRILL]" in text) == (receiver["name"] == "drill")
@@ -156,11 +158,11 @@ def test_building_without_a_file_is_said_loudly(tmp_path: Path, capsys: pytest.C
 )
 def test_bad_routing_is_refused_with_the_reason(text: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
-        config.loads(Routing, text, name="routing", environ={})
+        config.loads(RoutingConfig, text, name="routing", environ={})
     assert told in str(error.value)
 
 
-def test_a_secret_that_is_not_there_names_its_file(full: Routing, tmp_path: Path) -> None:
+def test_a_secret_that_is_not_there_names_its_file(full: RoutingConfig, tmp_path: Path) -> None:
     (tmp_path / "wecom").unlink()
     with pytest.raises(ConfigError, match=r"api_secret_file .*wecom: cannot be read"):
         build.text(full)
