@@ -31,8 +31,11 @@ _LIBRARY: Final = (
     "structures.c",
     "processes.c",
     "quantity.c",
+    "layer.c",
+    "field_table.c",
     "fields.c",
     "gpm.c",
+    "watch.c",
     "events.c",
 )
 _CONTROL: Final = ("control.c",)

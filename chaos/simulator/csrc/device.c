@@ -114,31 +114,6 @@ unsigned int device_index(unsigned int gpu)
     return gpu;
 }
 
-/* What this initialisation finds: GPUs that are missing are left out, and the order may be shuffled. */
-static void enumerate(const struct world *world, const struct gpu_state *node, int64_t boot)
-{
-    uint32_t gpu[MAX_GPUS], count = 0;
-    for (uint32_t i = 0; i < world->header.gpus; i++) {
-        struct gpu_state state;
-        gpu_read(world, i, &state);
-        if (!node_has(&state, GPU_MISSING, boot))
-            gpu[count++] = i;
-    }
-    for (uint32_t i = 0; i < node->faults; i++)
-        if (node->fault[i].kind == ORDER_SHUFFLED && fault_active(&node->fault[i], boot))
-            for (uint32_t j = count; j-- > 1;) { /* Fisher-Yates, but no GPU keeps its place: Sattolo */
-                uint32_t k = (uint32_t)(uniform(world->header.seed, 400 + node->fault[i].id, j) * j);
-                uint32_t swap = gpu[j];
-                gpu[j] = gpu[k];
-                gpu[k] = swap;
-            }
-    uint64_t nibbles = 0;
-    for (uint32_t i = 0; i < count; i++)
-        nibbles |= (uint64_t)gpu[i] << 4 * i;
-    __atomic_store_n(&order, nibbles, __ATOMIC_RELEASE);
-    __atomic_store_n(&shown, count, __ATOMIC_RELEASE);
-}
-
 static nvmlReturn_t first_init(void)
 {
     struct world *world = open_world();
@@ -154,7 +129,10 @@ static nvmlReturn_t first_init(void)
     nvmlReturn_t result = strike(world, NODE, &node, boot, GROUP_INIT);
     if (result != NVML_SUCCESS)
         return result;
-    enumerate(world, &node, boot);
+    uint64_t nibbles;
+    uint32_t count = enumerate(world, &node, boot, &nibbles);
+    __atomic_store_n(&order, nibbles, __ATOMIC_RELEASE);
+    __atomic_store_n(&shown, count, __ATOMIC_RELEASE);
     __atomic_add_fetch(&bank, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&current, world, __ATOMIC_RELEASE);
     return NVML_SUCCESS;

@@ -36,6 +36,9 @@ nvmlReturn_t strike(const struct world *world, unsigned int cell, const struct g
                     enum group group);
 nvmlReturn_t strike_gpu(const struct world *world, unsigned int gpu, enum group group);
 int node_has(const struct gpu_state *node, enum kind kind, int64_t boot);
+/* What an initialisation finds: GPUs that are missing are left out, and the order may be shuffled. `order` gets a
+ * nibble per index, which says the GPU. */
+uint32_t enumerate(const struct world *world, const struct gpu_state *node, int64_t boot, uint64_t *order);
 const struct world *world_now(void); /* NULL = not initialised */
 const struct physics *physics_of(struct moment *moment);
 const struct counters *counters_of(struct moment *moment);

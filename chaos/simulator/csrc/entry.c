@@ -224,3 +224,26 @@ nvmlReturn_t put_string(char *out, unsigned int length, const char *text, int te
     memcpy(out, text, size);
     return NVML_SUCCESS;
 }
+
+uint32_t enumerate(const struct world *world, const struct gpu_state *node, int64_t boot, uint64_t *order)
+{
+    uint32_t gpu[MAX_GPUS], count = 0;
+    for (uint32_t i = 0; i < world->header.gpus; i++) {
+        struct gpu_state state;
+        gpu_read(world, i, &state);
+        if (!node_has(&state, GPU_MISSING, boot))
+            gpu[count++] = i;
+    }
+    for (uint32_t i = 0; i < node->faults; i++)
+        if (node->fault[i].kind == ORDER_SHUFFLED && fault_active(&node->fault[i], boot))
+            for (uint32_t j = count; j-- > 1;) { /* Sattolo's shuffle: no GPU keeps its place */
+                uint32_t k = (uint32_t)(uniform(world->header.seed, 400 + node->fault[i].id, j) * j);
+                uint32_t swap = gpu[j];
+                gpu[j] = gpu[k];
+                gpu[k] = swap;
+            }
+    *order = 0;
+    for (uint32_t i = 0; i < count; i++)
+        *order |= (uint64_t)gpu[i] << 4 * i;
+    return count;
+}

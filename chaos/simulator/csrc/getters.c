@@ -40,65 +40,6 @@ static nvmlReturn_t scalar(nvmlDevice_t device, enum group group, enum quantity 
 
 typedef unsigned long long wide;
 
-GET0(nvmlDeviceGetPowerUsage, GROUP_POWER, unsigned int, Q_POWER_USAGE)
-GET0(nvmlDeviceGetPowerManagementLimit, GROUP_POWER, unsigned int, Q_POWER_LIMIT)
-GET0(nvmlDeviceGetPowerManagementDefaultLimit, GROUP_POWER, unsigned int, Q_POWER_DEFAULT)
-GET0(nvmlDeviceGetEnforcedPowerLimit, GROUP_POWER, unsigned int, Q_POWER_LIMIT)
-PAIR(nvmlDeviceGetPowerManagementLimitConstraints, GROUP_POWER, Q_POWER_MIN, Q_POWER_MAX)
-GET0(nvmlDeviceGetPowerManagementMode, GROUP_POWER, unsigned int, Q_ONE)
-GET0(nvmlDeviceGetTotalEnergyConsumption, GROUP_POWER, wide, Q_ENERGY)
-GET1(nvmlDeviceGetTemperature, GROUP_TEMPERATURE, unsigned int, Q_TEMPERATURE)
-GET1(nvmlDeviceGetTemperatureThreshold, GROUP_TEMPERATURE, unsigned int, Q_THRESHOLD)
-GET1(nvmlDeviceGetClockInfo, GROUP_CLOCKS, unsigned int, Q_CLOCK)
-GET1(nvmlDeviceGetMaxClockInfo, GROUP_CLOCKS, unsigned int, Q_CLOCK_MAX)
-GET1(nvmlDeviceGetMaxCustomerBoostClock, GROUP_CLOCKS, unsigned int, Q_CLOCK_MAX)
-GET0(nvmlDeviceGetPerformanceState, GROUP_CLOCKS, unsigned int, Q_PSTATE)
-GET0(nvmlDeviceGetPowerState, GROUP_CLOCKS, unsigned int, Q_OLD_POWER_STATE)
-GET0(nvmlDeviceGetCurrentClocksEventReasons, GROUP_CLOCKS, wide, Q_REASONS)
-GET0(nvmlDeviceGetCurrentClocksThrottleReasons, GROUP_CLOCKS, wide, Q_REASONS)
-GET0(nvmlDeviceGetSupportedClocksEventReasons, GROUP_CLOCKS, wide, Q_REASONS_SUPPORTED)
-GET0(nvmlDeviceGetSupportedClocksThrottleReasons, GROUP_CLOCKS, wide, Q_REASONS_SUPPORTED)
-PAIR(nvmlDeviceGetEccMode, GROUP_ECC, Q_ECC_MODE, Q_ECC_MODE)
-GET0(nvmlDeviceGetDefaultEccMode, GROUP_ECC, unsigned int, Q_ECC_MODE)
-GET2(nvmlDeviceGetTotalEccErrors, GROUP_ECC, wide, Q_ECC_TOTAL)
-GET3(nvmlDeviceGetMemoryErrorCounter, GROUP_ECC, wide, Q_ECC_ERRORS)
-GET0(nvmlDeviceGetRetiredPagesPendingStatus, GROUP_ECC, unsigned int, Q_RETIRED_PENDING)
-GET0(nvmlDeviceGetCurrPcieLinkGeneration, GROUP_PCIE, unsigned int, Q_PCIE_GENERATION)
-GET0(nvmlDeviceGetCurrPcieLinkWidth, GROUP_PCIE, unsigned int, Q_PCIE_WIDTH)
-GET0(nvmlDeviceGetMaxPcieLinkGeneration, GROUP_PCIE, unsigned int, Q_PCIE_GENERATION_MAX)
-GET0(nvmlDeviceGetMaxPcieLinkWidth, GROUP_PCIE, unsigned int, Q_PCIE_WIDTH_MAX)
-GET0(nvmlDeviceGetGpuMaxPcieLinkGeneration, GROUP_PCIE, unsigned int, Q_PCIE_GENERATION_MAX)
-GET0(nvmlDeviceGetPcieSpeed, GROUP_PCIE, unsigned int, Q_PCIE_SPEED)
-GET0(nvmlDeviceGetPcieReplayCounter, GROUP_PCIE, unsigned int, Q_PCIE_REPLAYS)
-GET1(nvmlDeviceGetNvLinkState, GROUP_NVLINK, unsigned int, Q_LINK_STATE)
-GET1(nvmlDeviceGetNvLinkVersion, GROUP_NVLINK, unsigned int, Q_LINK_VERSION)
-GET2(nvmlDeviceGetNvLinkCapability, GROUP_NVLINK, unsigned int, Q_LINK_CAPABILITY)
-GET2(nvmlDeviceGetNvLinkErrorCounter, GROUP_NVLINK, wide, Q_LINK_OLD_ERRORS)
-GET1(nvmlDeviceGetNvLinkRemoteDeviceType, GROUP_NVLINK, unsigned int, Q_LINK_REMOTE_TYPE)
-GET0(nvmlDeviceGetNumFans, GROUP_TEMPERATURE, unsigned int, Q_FANS)
-GET0(nvmlDeviceGetFanSpeed, GROUP_TEMPERATURE, unsigned int, Q_FAN)
-GET1(nvmlDeviceGetFanSpeed_v2, GROUP_TEMPERATURE, unsigned int, Q_FAN)
-GET0(nvmlDeviceGetIndex, GROUP_IDENTITY, unsigned int, Q_INDEX)
-GET0(nvmlDeviceGetMinorNumber, GROUP_IDENTITY, unsigned int, Q_MINOR)
-GET0(nvmlDeviceGetModuleId, GROUP_IDENTITY, unsigned int, Q_MODULE)
-GET0(nvmlDeviceGetBrand, GROUP_IDENTITY, unsigned int, Q_BRAND)
-GET0(nvmlDeviceGetArchitecture, GROUP_IDENTITY, unsigned int, Q_ARCHITECTURE)
-GET0(nvmlDeviceGetNumGpuCores, GROUP_IDENTITY, unsigned int, Q_CORES)
-GET0(nvmlDeviceGetNumaNodeId, GROUP_IDENTITY, unsigned int, Q_NUMA)
-GET0(nvmlDeviceGetMemoryBusWidth, GROUP_IDENTITY, unsigned int, Q_BUS_WIDTH)
-GET0(nvmlDeviceGetBoardId, GROUP_IDENTITY, unsigned int, Q_BOARD)
-GET0(nvmlDeviceGetBusType, GROUP_IDENTITY, unsigned int, Q_BUS_TYPE)
-GET0(nvmlDeviceGetMultiGpuBoard, GROUP_IDENTITY, unsigned int, Q_ZERO)
-GET0(nvmlDeviceGetPersistenceMode, GROUP_IDENTITY, unsigned int, Q_ONE)
-GET0(nvmlDeviceGetComputeMode, GROUP_IDENTITY, unsigned int, Q_ZERO)
-GET0(nvmlDeviceGetDisplayMode, GROUP_IDENTITY, unsigned int, Q_DISPLAY)
-GET0(nvmlDeviceGetDisplayActive, GROUP_IDENTITY, unsigned int, Q_DISPLAY)
-GET0(nvmlDeviceGetMaxMigDeviceCount, GROUP_MIG, unsigned int, Q_MIG_MAX)
-GET0(nvmlDeviceGetGpuInstanceId, GROUP_MIG, unsigned int, Q_GPU_INSTANCE)
-GET0(nvmlDeviceGetComputeInstanceId, GROUP_MIG, unsigned int, Q_COMPUTE_INSTANCE)
-GET0(nvmlDeviceIsMigDeviceHandle, GROUP_MIG, unsigned int, Q_IS_MIG)
-GET0(nvmlDeviceGetSupportedEventTypes, GROUP_EVENTS, wide, Q_EVENT_TYPES)
-
 static nvmlReturn_t text(nvmlDevice_t device, char *out, unsigned int length, size_t offset, size_t size, uint32_t feature)
 {
     struct moment *moment;
@@ -117,10 +58,7 @@ static nvmlReturn_t text(nvmlDevice_t device, char *out, unsigned int length, si
     EXPORT nvmlReturn_t name(nvmlDevice_t d, char *out, unsigned int length) \
     { return text(d, out, length, offsetof(struct identity, field), sizeof(((struct identity *)0)->field), feature); }
 
-TEXT(nvmlDeviceGetSerial, serial, HAS_SERIAL)
-TEXT(nvmlDeviceGetVbiosVersion, vbios, 0)
-TEXT(nvmlDeviceGetBoardPartNumber, part_number, HAS_SERIAL)
-TEXT(nvmlDeviceGetInforomImageVersion, inforom, HAS_ECC)
+#include "getters.def"
 
 void mig_uuid(const struct identity *id, unsigned int instance, char out[48]);
 

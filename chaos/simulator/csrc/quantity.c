@@ -24,121 +24,54 @@ static int answered_by_mig(enum quantity what)
     }
 }
 
-static int64_t ecc(struct moment *moment, uint32_t severity, uint32_t lifetime, uint32_t place)
-{
-    const struct view *view = &moment->view;
-    double count = counters_of(moment)->ecc[severity][place];
-    if (lifetime == ECC_AGGREGATE && severity == ECC_CORRECTED && place == ECC_DRAM) /* an older life */
-        count += floor(4 * uniform(view->world->header.seed, 500, view->gpu));
-    return rounded(count);
-}
-
-static int link_is_down(const struct view *view, uint32_t link)
-{
-    for (uint32_t i = 0; i < view->state->faults; i++) {
-        const struct fault *fault = &view->state->fault[i];
-        if (fault->kind == NVLINK_DOWN && fault_active(fault, view->boot)
-            && (fault->p[0] < 0 || fault->p[0] == link))
-            return 1;
-    }
-    return 0;
-}
-
 static nvmlReturn_t link_quantity(struct moment *moment, enum quantity what, uint32_t link, uint32_t kind, int64_t *value)
 {
-    const struct view *view = &moment->view;
-    const struct identity *id = view->id;
+    const struct identity *id = moment->view.id;
     uint32_t links = id->links > MAX_LINKS ? MAX_LINKS : id->links;
-    if (what == Q_LINKS) {
-        *value = garbage(moment, 1) ? 91000 : links;
-        return NVML_SUCCESS;
-    }
-    if (links == 0)
-        return NVML_ERROR_NOT_SUPPORTED;
     int sum = link == ALL_LINKS;
-    if (!sum && link >= links)
-        return garbage(moment, 1) && link < 91000 ? NVML_SUCCESS : NVML_ERROR_INVALID_ARGUMENT;
     double total = 0;
+    *value = links;
+    if (what == Q_LINKS)
+        return NVML_SUCCESS;
+    if (links == 0 || (what == Q_LINK_OLD_ERRORS && id->architecture >= ARCH_BLACKWELL))
+        return NVML_ERROR_NOT_SUPPORTED;
+    if (!sum && link >= links && !(garbage(moment, 1) && link < 91000))
+        return NVML_ERROR_INVALID_ARGUMENT;
     switch (what) {
-    case Q_LINK_STATE:
-        *value = !link_is_down(view, sum ? 0 : link);
-        return NVML_SUCCESS;
-    case Q_LINK_VERSION:
-        *value = id->link_version;
-        return NVML_SUCCESS;
-    case Q_LINK_SPEED:
-        *value = link_is_down(view, sum ? 0 : link) ? 0 : id->link_mbps;
-        return NVML_SUCCESS;
-    case Q_LINK_REMOTE_TYPE:
-        *value = has(view, HAS_FABRIC) ? 2 : 0; /* switch : GPU */
-        return NVML_SUCCESS;
+    case Q_LINK_STATE: *value = 1; break;
+    case Q_LINK_VERSION: *value = id->link_version; break;
+    case Q_LINK_SPEED: *value = id->link_mbps; break;
+    case Q_LINK_REMOTE_TYPE: *value = has(&moment->view, HAS_FABRIC) ? 2 : 0; break; /* switch : GPU */
+    case Q_LINK_POWER: *value = 0; break; /* full speed */
     case Q_LINK_CAPABILITY:
-        if (kind > 5)
-            return NVML_ERROR_INVALID_ARGUMENT;
         *value = kind != 4; /* all but the SLI bridge */
-        return NVML_SUCCESS;
-    case Q_LINK_POWER:
+        return kind > 5 ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
+    case Q_LINK_ERRORS: case Q_LINK_OLD_ERRORS:
         *value = 0;
-        return NVML_SUCCESS;
-    case Q_LINK_ERRORS:
-    case Q_LINK_OLD_ERRORS:
-        if (what == Q_LINK_OLD_ERRORS && id->architecture >= ARCH_BLACKWELL)
-            return NVML_ERROR_NOT_SUPPORTED;
-        if (kind > 2)
-            return NVML_ERROR_INVALID_ARGUMENT;
-        for (uint32_t i = 0; i < links; i++)
-            if (sum || i == link)
-                total += counters_of(moment)->link_errors[i][kind];
-        break;
-    case Q_LINK_KIBIBYTES:
-    case Q_LINK_BYTES:
+        return kind > 3 ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
+    default: /* Q_LINK_KIBIBYTES, Q_LINK_BYTES; kind 1 = with protocol */
         for (uint32_t i = 0; i < links; i++)
             if (sum || i == link)
                 total += counters_of(moment)->link_bytes[i];
-        if (kind == 1)
-            total *= 1.04; /* with protocol */
-        if (what == Q_LINK_KIBIBYTES)
-            total /= 1024;
-        break;
-    default:
-        return NVML_ERROR_NOT_SUPPORTED;
+        *value = rounded(total * (kind == 1 ? 1.04 : 1) / (what == Q_LINK_KIBIBYTES ? 1024 : 1));
     }
-    *value = rounded(total);
     return NVML_SUCCESS;
 }
 
 static nvmlReturn_t pcie_quantity(struct moment *moment, enum quantity what, uint32_t a, int64_t *value)
 {
-    const struct view *view = &moment->view;
-    const struct identity *id = view->id;
-    const struct fault *fault = fault_find(view, PCIE_DEGRADED);
     static const int64_t mbps[] = {0, 2500, 5000, 8000, 16000, 32000, 64000};
-    int64_t generation = id->pcie_generation, width = id->pcie_width;
-    if (physics_of(moment)->level < 0.02 && physics_of(moment)->hung < 0.5)
-        generation = 1; /* links go to sleep */
-    if (fault != NULL && fault->p[0] >= 1 && fault->p[0] < generation)
-        generation = rounded(fault->p[0]);
-    if (fault != NULL && fault->p[1] >= 1 && fault->p[1] < width)
-        width = rounded(fault->p[1]);
+    const struct identity *id = moment->view.id;
+    const struct physics *physics = physics_of(moment);
+    int asleep = physics->level < 0.02 && physics->hung < 0.5; /* idle links fall to generation 1 */
+    uint32_t generation = asleep ? 1 : id->pcie_generation;
     switch (what) {
-    case Q_PCIE_GENERATION:
-        *value = generation;
-        break;
-    case Q_PCIE_WIDTH:
-        *value = width;
-        break;
-    case Q_PCIE_SPEED:
-        *value = mbps[generation < 0 || generation > 6 ? 0 : generation];
-        break;
-    case Q_PCIE_REPLAYS:
-        *value = rounded(counters_of(moment)->replays);
-        break;
-    case Q_PCIE_ERRORS: /* a: 0 correctable = each replay's cause, 1 the rest */
-        *value = a == 0 ? rounded(counters_of(moment)->replays) : 0;
-        break;
+    case Q_PCIE_GENERATION: *value = generation; break;
+    case Q_PCIE_WIDTH: *value = id->pcie_width; break;
+    case Q_PCIE_SPEED: *value = mbps[generation > 6 ? 6 : generation]; break;
+    case Q_PCIE_REPLAYS: case Q_PCIE_ERRORS: *value = 0; break;
     default: /* Q_PCIE_BYTES, a 32-bit counter that wraps */
         *value = (int64_t)(to_count(a == 0 ? counters_of(moment)->pcie_tx : counters_of(moment)->pcie_rx) & UINT32_MAX);
-        break;
     }
     return NVML_SUCCESS;
 }
@@ -146,46 +79,17 @@ static nvmlReturn_t pcie_quantity(struct moment *moment, enum quantity what, uin
 static nvmlReturn_t ecc_quantity(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c, int64_t *value)
 {
     const struct view *view = &moment->view;
-    const struct counters *counters = counters_of(moment);
-    if (!has(view, HAS_ECC) || ((what == Q_REMAPPED || what == Q_REMAP_PENDING || what == Q_REMAP_FAILURE) && !has(view, HAS_REMAP))
-        || ((what == Q_RETIRED || what == Q_RETIRED_PENDING) && has(view, HAS_REMAP)))
+    int of_remapper = what == Q_REMAPPED || what == Q_REMAP_PENDING || what == Q_REMAP_FAILURE;
+    int of_pages = what == Q_RETIRED || what == Q_RETIRED_PENDING;
+    if (!has(view, HAS_ECC) || (of_remapper && !has(view, HAS_REMAP)) || (of_pages && has(view, HAS_REMAP)))
         return NVML_ERROR_NOT_SUPPORTED;
-    if (what == Q_ECC_TOTAL || what == Q_ECC_ERRORS) {
-        if (a > 1 || b > 1 || (what == Q_ECC_ERRORS && c >= ECC_LOCATIONS))
-            return NVML_ERROR_INVALID_ARGUMENT;
-        *value = 0;
-        for (uint32_t place = 0; place < ECC_LOCATIONS; place++)
-            if (what == Q_ECC_TOTAL || place == c)
-                *value += ecc(moment, a, b, place);
-        return NVML_SUCCESS;
-    }
-    switch (what) {
-    case Q_ECC_MODE:
-        *value = 1;
-        break;
-    case Q_REMAPPED:
-    case Q_RETIRED:
-        *value = rounded(counters->remapped[a ? ECC_UNCORRECTED : ECC_CORRECTED]);
-        break;
-    case Q_REMAP_FAILURE:
-        *value = fault_find(view, REMAP_FAILURE) != NULL;
-        break;
-    default:
-        *value = fault_find(view, REMAP_PENDING) != NULL;
-        break;
-    }
+    int counts = what == Q_ECC_TOTAL || what == Q_ECC_ERRORS;
+    if (counts && (a > 1 || b > 1 || (what == Q_ECC_ERRORS && c >= ECC_LOCATIONS)))
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *value = what == Q_ECC_MODE;
+    if (counts && a == ECC_CORRECTED && b == ECC_AGGREGATE && (what == Q_ECC_TOTAL || c == ECC_DRAM))
+        *value = (int64_t)(4 * uniform(view->world->header.seed, 500, view->gpu)); /* of an earlier life */
     return NVML_SUCCESS;
-}
-
-/* The driver's own verdict: the heaviest of what acts. */
-static int64_t recovery_action(const struct view *view)
-{
-    const struct fault *fault = fault_find(view, RECOVERY_ACTION);
-    if (fault != NULL)
-        return rounded(fault->p[0]);
-    if (fault_find(view, RESET_REQUIRED) != NULL || fault_find(view, ECC_UNCORRECTED_COUNT) != NULL)
-        return 1;
-    return fault_find(view, REMAP_PENDING) != NULL ? 4 : 0;
 }
 
 static nvmlReturn_t thermal_quantity(struct moment *moment, enum quantity what, uint32_t a, int64_t *value)
@@ -221,7 +125,6 @@ static nvmlReturn_t thermal_quantity(struct moment *moment, enum quantity what, 
 static nvmlReturn_t power_quantity(struct moment *moment, enum quantity what, int64_t *value)
 {
     const struct identity *id = moment->view.id;
-    const struct fault *cap = fault_find(&moment->view, POWER_CAP);
     switch (what) {
     case Q_POWER_USAGE:
         *value = rounded((id->features & HAS_POWER_AVERAGE) ? physics_of(moment)->power_average
@@ -236,8 +139,6 @@ static nvmlReturn_t power_quantity(struct moment *moment, enum quantity what, in
         *value = rounded(physics_of(moment)->power_instant);
         break;
     case Q_POWER_LIMIT:
-        *value = cap != NULL ? rounded(cap->p[0] * 1000) : id->power_default;
-        break;
     case Q_POWER_DEFAULT:
         *value = id->power_default;
         break;
@@ -269,9 +170,11 @@ static nvmlReturn_t constant_quantity(struct moment *moment, enum quantity what,
     case Q_BUS_WIDTH: *value = id->bus_width; break;
     case Q_BOARD: *value = id->pci_bus << 8; break;
     case Q_BUS_TYPE: *value = 2; break; /* PCIe */
-    case Q_ZERO: case Q_ENCODER: case Q_DECODER: *value = 0; break;
+    case Q_ZERO: *value = 0; break;
+    case Q_IRQ: *value = 100 + id->minor; break;
+    case Q_PCIE_SPEED_CODE: *value = id->pcie_generation; break;
     case Q_ONE: *value = 1; break;
-    case Q_DISPLAY: *value = 0; return has(view, HAS_DISPLAY) || id->architecture ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
+    case Q_DISPLAY: *value = 0; break;
     case Q_PCIE_GENERATION_MAX: *value = id->pcie_generation; break;
     case Q_PCIE_WIDTH_MAX: *value = id->pcie_width; break;
     case Q_REASONS_SUPPORTED: *value = (int64_t)REASONS_ALL; break;
@@ -283,30 +186,28 @@ static nvmlReturn_t constant_quantity(struct moment *moment, enum quantity what,
     case Q_GPU_INSTANCE: *value = view->mig + 1; return view->mig >= 0 ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
     case Q_COMPUTE_INSTANCE: *value = 0; return view->mig >= 0 ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
     case Q_FANS: *value = id->fans; break;
-    case Q_RECOVERY_ACTION: *value = recovery_action(view); break;
+    case Q_RECOVERY_ACTION: *value = 0; break;
     default: return NVML_ERROR_NOT_SUPPORTED;
     }
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t changing_quantity(struct moment *moment, enum quantity what, uint32_t a, int64_t *value)
+static nvmlReturn_t changing_quantity(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, int64_t *value)
 {
     const struct view *view = &moment->view;
-    const struct counters *counters = counters_of(moment);
     switch (what) {
     case Q_CLOCK: case Q_CLOCK_MAX:
         if (a >= CLOCK_COUNT)
             return NVML_ERROR_INVALID_ARGUMENT;
         *value = what == Q_CLOCK ? rounded(physics_of(moment)->clock[a]) : view->id->clock_max[a];
         break;
+    case Q_CLOCK_BY_ID: /* b: current, application target, default, customer maximum */
+        return b > 3 ? NVML_ERROR_INVALID_ARGUMENT : changing_quantity(moment, b == 0 ? Q_CLOCK : Q_CLOCK_MAX, a, 0, value);
     case Q_PSTATE: case Q_OLD_POWER_STATE: *value = physics_of(moment)->pstate; break;
     case Q_REASONS: *value = (int64_t)physics_of(moment)->reasons; break;
-    case Q_SW_POWER_NS: *value = rounded(counters->sw_power_ns); break;
-    case Q_SW_THERMAL_NS: *value = rounded(counters->sw_thermal_ns); break;
-    case Q_HW_THERMAL_NS: *value = rounded(counters->hw_thermal_ns); break;
-    case Q_HW_BRAKE_NS: *value = rounded(counters->hw_brake_ns); break;
-    case Q_THERMAL_NS: *value = rounded(counters->sw_thermal_ns + counters->hw_thermal_ns); break;
-    case Q_ZERO_NS: *value = 0; break;
+    case Q_SW_POWER_NS: case Q_SW_THERMAL_NS: case Q_HW_THERMAL_NS: case Q_HW_BRAKE_NS: case Q_THERMAL_NS: case Q_ZERO_NS:
+        *value = 0;
+        break;
     case Q_FAN:
         if (!has(view, HAS_FAN))
             return NVML_ERROR_NOT_SUPPORTED;
@@ -330,7 +231,7 @@ nvmlReturn_t quantity(struct moment *moment, enum quantity what, uint32_t a, uin
     else if (what <= Q_MARGIN)
         result = thermal_quantity(moment, what, a, value);
     else if (what <= Q_ZERO_NS)
-        result = changing_quantity(moment, what, a, value);
+        result = changing_quantity(moment, what, a, b, value);
     else if (what <= Q_RETIRED_PENDING)
         result = ecc_quantity(moment, what, a, b, c, value);
     else if (what <= Q_PCIE_BYTES && what != Q_PCIE_GENERATION_MAX && what != Q_PCIE_WIDTH_MAX)
@@ -338,8 +239,8 @@ nvmlReturn_t quantity(struct moment *moment, enum quantity what, uint32_t a, uin
     else if (what >= Q_LINKS && what <= Q_LINK_OLD_ERRORS)
         result = link_quantity(moment, what, a, b, value);
     else
-        result = changing_quantity(moment, what, a, value);
-    if (result == NVML_SUCCESS && garbage(moment, 0))
-        *value = -1;
+        result = changing_quantity(moment, what, a, b, value);
+    if (result == NVML_SUCCESS)
+        lay(moment, what, a, b, c, value);
     return result;
 }

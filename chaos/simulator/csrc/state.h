@@ -40,7 +40,6 @@ enum feature {
     HAS_POWER_AVERAGE = 1u << 8, /* PowerUsage is a 1 s average */
     HAS_SERIAL = 1u << 9,
     HAS_THRESHOLDS = 1u << 10,   /* nvmlDeviceGetTemperatureThreshold answers */
-    HAS_DISPLAY = 1u << 11,
 };
 
 /* Kinds of fault; the numbers are part of the file format. Parameters p[0..3] are named in faults.py. */

@@ -184,20 +184,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetViolationStatus(nvmlDevice_t device, unsigned i
     return NVML_SUCCESS;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetClock(nvmlDevice_t device, unsigned int type, unsigned int id, unsigned int *out)
-{
-    struct moment *moment;
-    int64_t value;
-    if (out == NULL || id > 3)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    nvmlReturn_t result = enter(device, GROUP_CLOCKS, &moment);
-    if (result == NVML_SUCCESS)
-        result = quantity(moment, id == 0 ? Q_CLOCK : Q_CLOCK_MAX, type, 0, 0, &value);
-    if (result == NVML_SUCCESS)
-        *out = (unsigned int)value;
-    return result;
-}
-
 /* The far end of a link: a switch of the fabric, or the next GPU. */
 EXPORT nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned int link, nvmlPciInfo_t *out)
 {
@@ -319,20 +305,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAt
     out->gpuInstanceSliceCount = out->computeInstanceSliceCount = slices;
     out->memorySizeMB = memory.total >> 20;
     return NVML_SUCCESS;
-}
-
-/* Windows has driver models; Linux answers so. */
-EXPORT nvmlReturn_t nvmlDeviceGetDriverModel_v2(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
-{
-    struct moment *moment;
-    nvmlReturn_t result = current == NULL || pending == NULL ? NVML_ERROR_INVALID_ARGUMENT
-                                                             : enter(device, GROUP_IDENTITY, &moment);
-    return result != NVML_SUCCESS ? result : NVML_ERROR_NOT_SUPPORTED;
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetDriverModel(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
-{
-    return nvmlDeviceGetDriverModel_v2(device, current, pending);
 }
 
 static const struct world *system_world(nvmlReturn_t *result)
