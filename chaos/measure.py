@@ -1,7 +1,7 @@
 """Witnesses and marks: who saw the fault when, all on one monotonic clock.
 
-Agent, Prometheus and sink are asked in turn, over and over; a mark is the time at which a witness
-first said so. It is late by at most one round, whose length is measured too.
+Agent, Prometheus and sink are asked in turn, over and over. A mark is the time the witness itself
+gives (page rendered, rule evaluated, delivery received), else the time at which it was first seen.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ def fetch_json(url: str, timeout: float = 3.0) -> Any:
         raise CannotTell(f"{url}: not JSON: {text[:80]!r}") from None
 
 
+def on_monotonic(wall: float) -> float:
+    """A recent time of this machine's wall clock on its monotonic clock; never later than now."""
+    now = time.monotonic()
+    return min(now, wall - time.time() + now)
+
+
 def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(name) == value for name, value in wanted.items())
 
@@ -94,11 +100,23 @@ class Prometheus:
             and _has(alert["labels"], labels or {})
         ]
 
+    def fired_since(self, began: float, name: str, labels: Mapping[str, str]) -> float | None:
+        """Unix time of the first rule evaluation after `began` at which such an alert fired."""
+        matchers = {"alertname": name, "alertstate": "firing", **labels}
+        inside = ",".join(f"{key}={json.dumps(value)}" for key, value in matchers.items())
+        window = math.ceil(time.time() - began) + 1
+        found = self.query(f"ALERTS{{{inside}}}[{window}s]")
+        return min((float(at) for row in found for at, _ in row["values"] if at >= began), default=None)
+
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """An instant vector, as the API gives it."""
+        """What the API gives for an instant: a vector, or a matrix for a range selector."""
         asked = urllib.parse.urlencode({"query": expression})
         found: list[dict[str, Any]] = fetch_json(f"{self.url}/api/v1/query?{asked}")["data"]["result"]
         return found
+
+    def has_alertmanager(self) -> bool:
+        """Whether it knows where to send alerts."""
+        return bool(fetch_json(self.url + "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +158,15 @@ def _time_of(seen: float | bool) -> float | None:
 
 
 def watch(
-    looks: Mapping[str, Look], timeout: float, stopped: Callable[[], str | None], round_: float = ROUND
+    looks: Mapping[str, Look],
+    timeout: float,
+    stopped: Callable[[], str | None],
+    seen: Callable[[str, float], None] = lambda name, at: None,
 ) -> dict[str, float]:
     """Ask until every look has seen its mark or `timeout` seconds are over; marks seen, by name.
 
-    A witness that does not answer has not seen anything: it is asked again in the next round.
+    A witness that does not answer has not seen anything: it is asked again in the next round. `seen`
+    is told each mark at once.
 
     Raises:
         Stopped: `stopped` gave a reason.
@@ -161,8 +183,9 @@ def watch(
                 continue
             if at is not None:
                 marks[name] = at
+                seen(name, at)
         if len(marks) == len(looks) or time.monotonic() >= deadline:
             return marks
         if reason := stopped():
             raise Stopped(reason)
-        time.sleep(round_)
+        time.sleep(ROUND)

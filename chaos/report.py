@@ -93,9 +93,9 @@ def render(result: Result) -> str:
 
 
 _FOOT = (
-    '<p class="soft">Seconds since just before the fault was set, all on one monotonic clock. Agent and Prometheus '
-    "were asked ten times a second, so those marks are late by at most one round; "
-    "pages carry the time of their arrival.</p>"
+    '<p class="soft">Seconds since just before the fault was set, all on one monotonic clock: when the agent rendered '
+    "the page that showed it, when Prometheus evaluated the rule that fired, when the sink received the page. Ends of "
+    "bars are when it was first seen, asked ten times a second.</p>"
 )
 
 

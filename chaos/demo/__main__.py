@@ -63,10 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = parser()
-    args = options.parse_args(argv)
-    if args.output == "json" and not args.once:
-        options.error("-o json gives one object at the end: it needs --once")
+    args = parser().parse_args(argv)
     try:
         chosen = ports.choose(args.ports)
         ports.check_free(chosen)
@@ -117,12 +114,13 @@ def prove(args: argparse.Namespace, stack: Stack, outcome: Outcome) -> None:
     stack.say("waiting until readings have gone the whole way")
     up = {part.name for part in stack.parts} - stack.lost.keys()
     try:
-        seen = chain.check(stack.ports, up, stack.library is not None, stack.stopped)
+        outcome.chain = chain.check(
+            stack.ports, up, stack.library is not None, stack.stopped, lambda name, _: stack.say(f"seen: {name}")
+        )
     except measure.Stopped:
         return
-    outcome.chain = {name: at is not None for name, at in seen.items()}
-    for name, good in outcome.chain.items():
-        stack.say(f"{'seen' if good else 'NOT SEEN'}: {name}")
+    for name in (name for name, seen in outcome.chain.items() if not seen):
+        stack.say(f"NOT SEEN: {name}")
     if "agent" in up:
         try:
             outcome.series = measure.Agent(stack.urls()["agent"].removesuffix("/metrics")).series()
@@ -155,6 +153,7 @@ def document(stack: Stack, outcome: Outcome) -> dict[str, Any]:
     return {
         "simulated": stack.library is not None,
         "urls": stack.urls(),
+        "pids": stack.pids(),
         "not_up": stack.lost,
         "chain": outcome.chain,
         "series": outcome.series,
@@ -185,14 +184,16 @@ def summary(stack: Stack, outcome: Outcome) -> str:
         lines += [f"\nDrill {drill.id}: {paint(drill.verdict.upper(), colour, terminal)}"]
         lines += [table([(name, f"{at:7.2f} s", MARKS[name]) for name, at in drill.timeline.items()])]
         lines += [f"  - {reason}" for reason in drill.reasons]
-        page = {**drill.page.get("labels", {}), **drill.page.get("annotations", {})}
-        shown = ("summary", "node", "gpu", "uuid", "action", "severity", "runbook_url", "dashboard_url")
-        if page:
-            lines += ["\nThe page", table([(name, page.get(name, "-")) for name in shown])]
+        if drill.page:
+            labels, notes = drill.page["labels"], drill.page["annotations"]
+            rows = [(name, labels.get(name, "-")) for name in ("node", "gpu", "uuid", "severity", "action")]
+            rows += [(name, notes.get(name, "-")) for name in ("summary", "action", "runbook_url", "dashboard_url")]
+            lines += ["\nThe page", table(rows)]
     elif outcome.problem:
         lines.append(outcome.problem)
     addresses = [*stack.urls().items(), *([("report", str(outcome.report))] if outcome.report else [])]
     lines += ["\nWhere to look", table([*addresses, ("logs", str(stack.layout.log("agent").parent))])]
+    lines += ["  processes: " + ", ".join(f"{name} {pid}" for name, pid in stack.pids().items())]
     if outcome.series is not None:
         lines.append(f"  the agent's page has {outcome.series} samples")
     if stack.lost:

@@ -16,7 +16,6 @@ def looks(ports: dict[str, int], up: set[str], simulated: bool) -> dict[str, mea
     """What must be true, by a name for people; only what the parts that are up can show."""
     agent = measure.Agent(local(ports["agent"]))
     prometheus = measure.Prometheus(local(ports["prometheus"]))
-    sink = measure.Sink(local(ports["sink"]))
     found: dict[str, measure.Look] = {}
 
     def exported(metric: Metric, part: str = "", **labels: str) -> Callable[[], bool]:
@@ -35,15 +34,19 @@ def looks(ports: dict[str, int], up: set[str], simulated: bool) -> dict[str, mea
         found["agent scraped by Prometheus"] = lambda: bool(prometheus.query('up{job="gpuvigil-agent"} == 1'))
     if {"central", "prometheus"} <= up:
         found["central scraped by Prometheus"] = lambda: bool(prometheus.query('up{job="gpuvigil-central"} == 1'))
-    if {"prometheus", "alertmanager", "sink"} <= up:
-        found["Watchdog received, so pages get through"] = lambda: bool(sink.pages(path="/watchdog"))
+    if {"prometheus", "alertmanager"} <= up:
+        found["Alertmanager known to Prometheus"] = prometheus.has_alertmanager
     return found
 
 
 def check(
-    ports: dict[str, int], up: set[str], simulated: bool, stopped: Callable[[], str | None]
-) -> dict[str, float | None]:
-    """Wait for every link; the monotonic time at which each was seen, None for those that were not."""
+    ports: dict[str, int],
+    up: set[str],
+    simulated: bool,
+    stopped: Callable[[], str | None],
+    seen: Callable[[str, float], None],
+) -> dict[str, bool]:
+    """Wait for every link; whether each was seen. `seen` is told at once."""
     asked = looks(ports, up, simulated)
-    seen = measure.watch(asked, PATIENCE, stopped, 0.2)
-    return {name: seen.get(name) for name in asked}
+    marks = measure.watch(asked, PATIENCE, stopped, seen)
+    return {name: name in marks for name in asked}

@@ -26,7 +26,7 @@ class Console:
             print(f"{stamp} {paint(text, loud, sys.stderr.isatty())}", file=sys.stderr, flush=True)
 
 
-_KINDS = {"NOT UP": "bad", "DIED": "bad", "SIMULATED": "loud", "REAL": "loud"}
+_KINDS = {"NOT UP": "bad", "NOT SEEN": "bad", "DIED": "bad", "SIMULATED": "loud", "REAL": "loud"}
 
 
 def paint(text: str, kind: str, terminal: bool) -> str:

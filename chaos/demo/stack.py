@@ -75,6 +75,10 @@ class Stack:
         """Addresses by part, of those that are up."""
         return {part.name: part.url for part in self.parts if part.url and part.name not in self.lost}
 
+    def pids(self) -> dict[str, int]:
+        """Process ids by part, of those that live."""
+        return {part.name: part.process.pid for part in self.parts if part.process is not None and part.alive}
+
     def _lose(self, name: str, reason: str) -> None:
         self.lost[name] = reason.partition("\n")[0]
         self.say(f"NOT UP: {name}: {reason}")
@@ -98,7 +102,7 @@ class Stack:
         if self.library is not None:
             configs.target(self.layout, self.ports, self.library)
         links = configs.rules(self.layout, self.ports)
-        rules = ["alerts", "rules", "build", "--profile", "demo", "--config", str(links), "-o", str(self.layout.rules)]
+        rules = ["alerts", "rules", "build", "--profile", "demo", "--config", str(links)]
         routes = [
             "alerts",
             "routing",
@@ -108,7 +112,7 @@ class Stack:
             "-o",
             str(self.layout.config("alertmanager")),
         ]
-        self._attempt("prometheus", lambda: _command(rules))
+        self._attempt("prometheus", lambda: _command([*rules, "-o", str(self.layout.rules)]))
         self._attempt("alertmanager", lambda: _command(routes))
         if not parts.absent("engine"):
             self._attempt("engine", self._model)
@@ -121,16 +125,16 @@ class Stack:
 
     def _await(self, part: Part) -> None:
         part.wait_ready(READY, self.stopped)
-        if part.name == "engine":
-            self._place(part)
+        self._on_gpus(part)
         if not self.stopped():
             self.say(f"{part.name} is ready" + (f"   {part.url}" if part.url else ""))
 
-    def _place(self, engine: Part) -> None:
-        if self.library is not None and engine.process is not None:
+    def _on_gpus(self, part: Part) -> None:
+        """Show the part's process on its simulated GPUs, or take it off them when it is dead."""
+        if self.library is not None and part.process is not None:
             from chaos.demo import world
 
-            world.place_engine(self.layout, engine.process.pid)
+            (world.place if part.alive else world.remove)(self.layout, part.name, part.process.pid)
 
     def _watch(self) -> None:
         """Say who died; bring the engine back once its GPU is."""
@@ -140,6 +144,7 @@ class Stack:
                 if part.alive or part.told:
                     continue
                 part.told = True
+                self._on_gpus(part)
                 if part.ends and part.process is not None and part.process.returncode == 0:
                     self.say(f"{part.name} has ended, as it should")
                 elif part.name == "engine" and self._drilled():
@@ -154,7 +159,7 @@ class Stack:
     def _again(self, part: Part) -> None:
         part.start()
         part.wait_ready(READY, lambda: "ending" if self._ending.is_set() else None)
-        self._place(part)
+        self._on_gpus(part)
         self.say("engine is up again")
 
     def _drilled(self) -> bool:

@@ -1,4 +1,4 @@
-"""The demo's GPUs: eight simulated H100, with the LLM server's process on one of them."""
+"""The demo's GPUs: eight simulated H100, one serving the LLM engine, the others the training job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from chaos.demo.layout import Layout
 from chaos.simulator.build import build
 from chaos.simulator.world import World
 
+GIB = 1 << 30
+PLACES = {
+    # part: (GPUs its process is on, memory it holds on each)
+    "engine": ((ENGINE_GPU,), 60 * GIB),
+    "training": (tuple(gpu for gpu in range(GPUS) if gpu != ENGINE_GPU), 70 * GIB),
+}
+
 
 def make(layout: Layout) -> Path:
     """Compile the simulator if need be and make its world; returns the library's directory.
@@ -18,17 +25,25 @@ def make(layout: Layout) -> Path:
     """
     library = build()
     layout.kmsg.touch()
-    World.create(layout.world, gpus=GPUS).close()
+    with World.create(layout.world, profile="h100", gpus=GPUS, workload="training", replace=True) as world:
+        world.set_workload("inference", ENGINE_GPU)
     return library
 
 
-def place_engine(layout: Layout, pid: int) -> None:
-    """Show `pid` as the one compute process on the engine's GPU."""
+def place(layout: Layout, part: str, pid: int) -> None:
+    """Show a part's real process on its simulated GPUs."""
+    gpus, memory = PLACES.get(part, ((), 0))
     with World.open(layout.world) as world:
-        for fault in world.faults():
-            if fault.kind == "process" and fault.gpu == ENGINE_GPU:
-                world.clear(fault.id)
-        world.set("process", ENGINE_GPU, pid=pid)
+        for gpu in gpus:
+            world.set_process(gpu, pid, memory)
+
+
+def remove(layout: Layout, part: str, pid: int) -> None:
+    """Take a dead process off its GPUs, as the driver would."""
+    gpus, _ = PLACES.get(part, ((), 0))
+    with World.open(layout.world) as world:
+        for gpu in gpus:
+            world.remove_process(gpu, pid)
 
 
 def engine_gpu_lost(layout: Layout) -> bool:

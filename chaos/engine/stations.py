@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
 from agent.base.catalogue import drill as metrics
 from agent.base.catalogue import llm
+from agent.base.catalogue import self as own
 from agent.base.errors import CannotTell
 from chaos import measure
 from chaos.engine.drill import Drill
@@ -34,6 +36,18 @@ class Stations:
 
     def _firing(self) -> bool:
         return bool(self.prometheus.alerts(self.drill.expect.alert, self.plan.labels))
+
+    def _seen(self) -> float:
+        """When the page was rendered that first showed the fault."""
+        page = self.agent.page()
+        if self.agent.value(self.drill.expect.seen.metric, self.plan.labels, page) != self.drill.expect.seen.value:
+            return NEVER
+        rendered = self.agent.value(own.TICK_TIME.name, {}, page)
+        return measure.on_monotonic(rendered) if rendered else time.monotonic()
+
+    def _fired(self, began: float) -> float:
+        at = self.prometheus.fired_since(began, self.drill.expect.alert, self.plan.labels)
+        return NEVER if at is None else measure.on_monotonic(at)
 
     def _paged(self, status: str) -> float:
         pages = self.sink.pages(self.first_page, self.drill.expect.receiver)
@@ -66,8 +80,8 @@ class Stations:
 
     def detection(self, say: Say, zero: float) -> dict[str, float]:
         looks: dict[str, measure.Look] = {
-            "seen": lambda: self._value() == self.drill.expect.seen.value,
-            "firing": self._firing,
+            "seen": self._seen,
+            "firing": partial(self._fired, time.time() - (time.monotonic() - zero)),
             "paged": lambda: self._paged("firing"),
         }
         return self._watch(looks, self.drill.expect.detected_within, say, zero)
@@ -85,16 +99,14 @@ class Stations:
     def _watch(
         self, looks: dict[str, measure.Look], timeout: float, say: Say, zero: float, stoppable: bool = True
     ) -> dict[str, float]:
-        marks = measure.watch(looks, timeout, self.stopped if stoppable else lambda: None)
-        for name, at in sorted(marks.items(), key=lambda item: item[1]):
-            say(f"{name} after {at - zero:.1f} s")
-        return marks
+        stopped = self.stopped if stoppable else lambda: None
+        return measure.watch(looks, timeout, stopped, lambda name, at: say(f"{name} after {at - zero:.1f} s"))
 
     def healthy(self, drill_id: str) -> bool:
-        """Waits until everything touched is well again, engines too, and no alert of the drill fires any more."""
+        """Waits until everything touched is well again, engines too, and no page of the drill fires any more."""
         looks: dict[str, measure.Look] = {
             "target": lambda: self._value() == self.drill.expect.seen.healthy,
-            "alerts": lambda: not self.prometheus.alerts(labels={"drill": drill_id}),
+            "pages": lambda: not self.prometheus.alerts(labels={"drill": drill_id, "severity": "page"}),
         }
         for item in self.plan.touches:
             if item.scope == "engine":

@@ -75,6 +75,7 @@ class Supervisor:
         with announced(target, result.id, drill.page, plan, expires) as mute:
             stations.announced(result.id)
             self._inject(result, journal, fault, plan, stations)
+            self.say("waiting until everything touched is healthy and none of the drill's pages fires any more")
             mute.over = stations.healthy(result.id)
             if not mute.over:
                 result.reasons.append("the target is not healthy and quiet again; its mute stays until it expires")

@@ -68,10 +68,10 @@ class GpuLost:
         record = plan.undo
         with World.open(Path(record["state"])) as world:
             world.set("gpu_lost", record["gpu"], duration=record["duration"])
-            extra = {"kmsg": record["kmsg"]} if record["kmsg"] else {}
-            world.set("xid", record["gpu"], code=record["xid"], duration=record["duration"], **extra)
-        for pid, started in record["victims"].items():
-            _kill(int(pid), float(started))
+            world.set("xid", record["gpu"], duration=record["duration"], kmsg=record["kmsg"], code=record["xid"])
+            for pid, started in record["victims"].items():
+                _kill(int(pid), float(started))
+                world.remove_process(record["gpu"], int(pid))
 
     def verify_injected(self, plan: Plan) -> str:
         record = plan.undo

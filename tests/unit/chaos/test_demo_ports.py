@@ -52,9 +52,3 @@ def test_a_port_in_use_names_its_holder(capsys: pytest.CaptureFixture[str]) -> N
         assert f"port {number} (sink)" in said
         assert f"held by process {os.getpid()}: " in said
         assert "--ports auto" in said
-
-
-def test_json_needs_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        demo.main(["-o", "json"])
-    assert "--once" in capsys.readouterr().err

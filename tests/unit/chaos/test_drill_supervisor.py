@@ -68,6 +68,8 @@ class Node:
             lines = [f'gpuvigil_gpu_up{{gpu="3",uuid="U"}} {0 if lost else 1}', 'gpuvigil_gpu_up{uuid="V"} 1']
             lines += [f'gpuvigil_drill_active{{drill="{entry.drill}",uuid="U"}} 1' for entry in self.drills()]
             return "\n".join(lines) + "\n"
+        if path == "/api/v1/query" and "ALERTS" in address:
+            return {"data": {"result": [{"values": [[time.time(), "1"]]}] if lost else []}}
         if path == "/api/v1/query":
             return {"data": {"result": [{} for _ in self.drills()]}}
         if path == "/api/v1/alerts":
@@ -223,7 +225,9 @@ def test_a_page_without_its_runbook_fails_the_drill(drill: Drill, target: Target
 
 def test_a_page_to_the_wrong_people_fails_the_drill(drill: Drill, target: Target, node: Node, fault: FileFault) -> None:
     node.page_path = "/page"
-    drill = drill.model_copy(update={"expect": drill.expect.model_copy(update={"detected_within": 0.5})})
+    drill = drill.model_copy(
+        update={"expect": drill.expect.model_copy(update={"detected_within": 0.5, "resolved_within": 0.5})}
+    )
     result = run(drill, target)
     assert result.verdict == "fail"
     assert "never paged" in result.reasons
