@@ -7,8 +7,8 @@ fitted again from time to time and keep their forecast; online models take every
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ class Options:
     Attributes:
         interval: share of healthy values inside the bands (0.99).
         daily, weekly: model these cycles; None means "where the history holds two of them".
+        yearly: model the year; only with years of history.
+        growth: "linear" or "flat".
+        changepoints, changepoint_prior: how many places the trend may bend at, and how readily.
         span: points over which online models forget.
         seed: every draw is reproducible.
     """
@@ -30,9 +33,12 @@ class Options:
     interval: float = 0.99
     daily: bool | None = None
     weekly: bool | None = None
+    yearly: bool = False
+    growth: Literal["linear", "flat"] = "linear"
+    changepoints: int = 25
+    changepoint_prior: float = 0.05
     span: int = 288
     seed: int = 1
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def cycles(self, times: Array) -> tuple[bool, bool]:
         """Whether to model the daily and the weekly cycle, given the times of the history (T,)."""
@@ -66,6 +72,7 @@ class Model(Protocol):
 _WHERE = {
     "ewma": "alerts.detect.ewma:Ewma",
     "prophet": "alerts.detect.prophet_reference:ProphetReference",
+    "prophet_batched": "alerts.detect.prophet_batched:ProphetBatched",
 }
 """Model names and where each lives; a model is imported only when used (Prophet costs 150 MB)."""
 

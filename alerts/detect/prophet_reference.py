@@ -70,8 +70,10 @@ class ProphetReference:
                 interval_width=options.interval,
                 daily_seasonality=daily,
                 weekly_seasonality=weekly,
-                yearly_seasonality=False,
-                **options.extra,
+                yearly_seasonality=options.yearly,
+                growth=options.growth,
+                n_changepoints=options.changepoints,
+                changepoint_prior_scale=options.changepoint_prior,
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
