@@ -78,6 +78,8 @@ class Gpu:
         if view.up is None and not view.stuck:
             return  # the child has not spoken yet
         synthetic, inventory = self._node.label, self._node.inventory
+        if view.up and view.described is None and not (inventory and inventory.known) and not view.stuck:
+            return  # still enumerating for the first time: nothing is missing yet
         expected = self._expected(inventory)
         yield m.DRIVER_UP.sample(bool(view.up), synthetic)
         yield m.CHILD_RESTARTS.sample(view.restarts, synthetic)
