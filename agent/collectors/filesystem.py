@@ -21,6 +21,7 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue import node as m
 from agent.base.collector import Context, Settings, register
 from agent.base.config import Duration
+from agent.node.crypt import encrypted
 
 PSEUDO = re.compile(
     r"autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|erofs|fuse\.lxcfs|fusectl|hugetlbfs"
@@ -86,6 +87,7 @@ def _unescape(text: str) -> str:
 
 class FilesystemSettings(Settings):
     proc: Path = Field(default=Path("/proc"), description="Root of the process tree.")
+    sys: Path = Field(default=Path("/sys"), description="Root of sysfs.")
     rootfs: Path = Field(default=Path("/"), description="Where the node's root is seen from here.")
     patience: Duration = Field(default=1.0, gt=0, description="How long a run waits for network mounts.")
     limit: int = Field(default=64, ge=1, description="Most mounts looked at; more are left out.")
@@ -114,6 +116,9 @@ class Filesystem:
             yield m.FS_READONLY.sample(float(one.readonly), *_labels(one))
             if not one.remote:
                 yield from _space(one, self._local(one))
+                under_key = encrypted(one.device, self._settings.sys)
+                if under_key is not None:
+                    yield m.FS_ENCRYPTED.sample(float(under_key), *_labels(one))
         wait_all([self._aside[one] for one in remote], self._settings.patience)
         for one in remote:
             yield from self._remote(one)

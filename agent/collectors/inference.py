@@ -20,6 +20,7 @@ from agent.base.config import Duration
 from agent.gpu.node import SHARED, GpuNode
 from agent.inference.engine import Engine, GpuProcess
 from agent.inference.settings import EngineSettings
+from agent.node.lent import LLM_USAGE, Usage
 
 NAME = "inference"
 
@@ -47,6 +48,7 @@ class Inference:
         self._context = context
         self._engines = [Engine(one, settings.proc) for one in settings.engines]
         self._first = True
+        context.shared[LLM_USAGE] = self.usage
 
     def collect(self) -> Iterable[Sample]:
         for engine in self._engines:
@@ -81,6 +83,13 @@ class Inference:
             for pid, _ in rows
         ]
 
+    def usage(self) -> list[Usage]:
+        """Lent to the energy collector."""
+        gpus = self._gpu_processes()
+        return [engine.usage(gpus) for engine in self._engines]
+
     def close(self) -> None:
+        if self._context.shared.get(LLM_USAGE) == self.usage:
+            del self._context.shared[LLM_USAGE]
         for engine in self._engines:
             engine.close()

@@ -34,4 +34,4 @@ class Accumulator:
                 self._state[key] = (0.0, total)
 
     def dump(self) -> dict[str, list[float]]:
-        return {key: list(pair) for key, pair in self._state.items()}
+        return {key: list(pair) for key, pair in list(self._state.items())}

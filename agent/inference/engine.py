@@ -14,14 +14,15 @@ from agent.base.aside import Aside
 from agent.base.catalogue import Sample
 from agent.base.catalogue import llm as m
 from agent.base.errors import ConfigError
+from agent.base.fetch import authorization, chunks, request, up_to
 from agent.inference import process
-from agent.inference.http import authorization, chunks, request
 from agent.inference.mapping import ENGINES, WANTED, detect
 from agent.inference.normalise import normalise, served_model
 from agent.inference.owner import owner
 from agent.inference.page import read_page
 from agent.inference.probe import Probe, Request
 from agent.inference.settings import EngineSettings
+from agent.node.lent import Usage
 
 GpuProcess = tuple[int, str, str, str]
 """What the gpu collector lends: (pid, gpu label, uuid, synthetic)."""
@@ -123,6 +124,17 @@ class Engine:
             if process.descends(pid, engine.pid, self._proc):
                 yield m.ENGINE_GPU.sample(1, self.name, gpu, uuid, synthetic, str(pid))
 
+    def usage(self, listed: Iterable[GpuProcess]) -> Usage:
+        """Tokens generated and GPUs held, for the energy collector."""
+        page = self._page.last
+        tokens = [s.value for s in page.value.samples if s.metric is m.GENERATED_TOKENS] if page and page.value else []
+        held = {
+            uuid
+            for pid, _, uuid, _ in listed
+            if self._pid is not None and process.descends(pid, self._pid.pid, self._proc)
+        }
+        return self.name, self._model, sum(tokens) if tokens else None, frozenset(held)
+
     def _paths(self) -> tuple[str, str]:
         usual = ENGINES.get(self._kind) or ENGINES["vllm"]
         return self._settings.metrics_path or usual.metrics_path, self._settings.health_path or usual.health_path
@@ -160,7 +172,7 @@ class Engine:
             with request(one.url + "/v1/models", one.timeout, headers=headers, ca_file=one.ca_file) as response:
                 if response.status != 200:
                     return ""
-                text = b"".join(_up_to(chunks(response), MODELS_LIMIT))
+                text = up_to(chunks(response), MODELS_LIMIT)
             return str(json.loads(text)["data"][0]["id"])
         except (OSError, http.client.HTTPException, EOFError, ValueError, LookupError, TypeError):
             return ""
@@ -213,12 +225,3 @@ class Engine:
             credential_file=one.probe.credential_file or one.credential_file,
             ca_file=one.ca_file,
         )
-
-
-def _up_to(body: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    size = 0
-    for chunk in body:
-        size += len(chunk)
-        if size > limit:
-            raise ValueError("answer too long")
-        yield chunk

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import llm as m
+from agent.base.fetch import authorization, chunks, request
 from agent.inference.histogram import E2E_EDGES, INTER_TOKEN_EDGES, TTFT_EDGES, Histogram
-from agent.inference.http import authorization, chunks, request
 
 SOURCE = "probe"
 EVENT_LIMIT = 1 << 20

@@ -29,6 +29,9 @@ FS_AVAIL = Metric(
 )
 FS_INODES_FREE = Metric("gpuvigil_node_filesystem_inodes_free", "gauge", "Inodes free.", labels=FS)
 FS_READONLY = Metric("gpuvigil_node_filesystem_readonly", "gauge", "1 if mounted read-only.", labels=FS)
+FS_ENCRYPTED = Metric(
+    "gpuvigil_node_filesystem_encrypted", "gauge", "1 if its block device is encrypted by dm-crypt.", labels=FS
+)
 FS_STUCK = Metric(
     "gpuvigil_node_filesystem_stuck_seconds",
     "gauge",

@@ -1,4 +1,4 @@
-"""HTTP to an engine, bounded as a whole: an answer that dribbles cannot outlast its deadline.
+"""HTTP requests bounded as a whole: an answer that dribbles cannot outlast its deadline.
 
 A socket's time-out counts each read, so one byte every second keeps a reader for ever. Here every read
 gets only what is left until the deadline of the whole request.
@@ -6,12 +6,13 @@ gets only what is left until the deadline of the whole request.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,18 +132,39 @@ def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield data
 
 
-def authorization(credential_file: Path | None) -> dict[str, str]:
-    """The bearer header for a key kept in a file, read each time so that a key may be rotated.
+def up_to(body: Iterable[bytes], limit: int) -> bytes:
+    """The whole body, if it has `limit` bytes at most.
 
     Raises:
-        ConfigError: the file cannot be read or is empty.
+        ValueError: it is longer.
+    """
+    found = bytearray()
+    for chunk in body:
+        found += chunk
+        if len(found) > limit:
+            raise ValueError(f"answer longer than {limit} bytes")
+    return bytes(found)
+
+
+def authorization(credential_file: Path | None, *, basic: bool = False) -> dict[str, str]:
+    """The header for a credential kept in a file, read each time so that it may be rotated.
+
+    Args:
+        credential_file: holds a bearer key, or `user:password` if `basic`; None gives no header.
+        basic: basic authentication in place of a bearer token.
+
+    Raises:
+        ConfigError: the file cannot be read or does not hold one line of that form.
     """
     if credential_file is None:
         return {}
     try:
-        key = credential_file.read_text(encoding="utf-8").strip()
+        secret = credential_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"credential file {credential_file}: cannot be read ({error})") from None
-    if not key or "\n" in key:
-        raise ConfigError(f"credential file {credential_file}: must hold one key on one line")
-    return {"Authorization": f"Bearer {key}"}
+    if not secret or "\n" in secret or (basic and ":" not in secret):
+        wanted = "user:password" if basic else "one key"
+        raise ConfigError(f"credential file {credential_file}: must hold {wanted} on one line")
+    if basic:
+        return {"Authorization": "Basic " + base64.b64encode(secret.encode()).decode()}
+    return {"Authorization": f"Bearer {secret}"}
