@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from agent.base.errors import ConfigError, Exit
 from chaos.simulator import records
 from chaos.simulator.build import build
 from chaos.simulator.kinds import KINDS
 from chaos.simulator.profiles import PROFILES
-from chaos.simulator.world import STATE_VARIABLE, World
+from chaos.simulator.world import OVERLAY_VARIABLE, REAL_VARIABLE, STATE_VARIABLE, World
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -56,9 +57,13 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     def with_state(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--state", metavar="FILE", help=f"state file (default: ${STATE_VARIABLE})")
 
-    build_parser = add("build", "build the library and print its directory")
-    build_parser.set_defaults(run=_path)
-    add("path", "print the built library's directory, for LD_LIBRARY_PATH").set_defaults(run=_path)
+    for name, summary in (
+        ("build", "build the library and print its directory"),
+        ("path", "print the built library's directory, for LD_LIBRARY_PATH"),
+    ):
+        where = add(name, summary)
+        where.add_argument("--real", type=Path, metavar="FILE", help="the overlay over this real libnvidia-ml.so.1")
+        where.set_defaults(run=_path)
 
     start = add("start", "create a simulated node")
     with_state(start)
@@ -69,6 +74,12 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     start.add_argument("--speed", type=float, default=1.0, metavar="X", help="simulated seconds per second; 0 freezes")
     start.add_argument("--replace", action="store_true", help="end the world that stands there")
     start.set_defaults(run=_start)
+
+    overlay = add("overlay", "create a world of faults to lay over real GPUs")
+    overlay.add_argument("--real", type=Path, required=True, metavar="FILE", help="the real libnvidia-ml.so.1")
+    overlay.add_argument("--state", required=True, metavar="FILE", help=f"state file, for ${OVERLAY_VARIABLE}")
+    overlay.add_argument("--replace", action="store_true", help="end the world that stands there")
+    overlay.set_defaults(run=_overlay)
 
     fault = add("set", "set a fault and print its id")
     with_state(fault)
@@ -96,7 +107,7 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _path(args: argparse.Namespace) -> int:
-    print(build())
+    print(build("overlay", real=args.real) if args.real else build())
     return Exit.GOOD
 
 
@@ -114,6 +125,19 @@ def _start(args: argparse.Namespace) -> int:
             f"SIMULATED: {args.gpus} x {PROFILES[args.profile].name}, {args.workload}. "
             "No value read from this node is real.\n"
             f"Run what shall see it with LD_LIBRARY_PATH=$(gpuvigil chaos sim path) {STATE_VARIABLE}={world.path}",
+            file=sys.stderr,
+        )
+        print(world.path)
+    return Exit.GOOD
+
+
+def _overlay(args: argparse.Namespace) -> int:
+    folder = build("overlay", real=args.real)
+    with World.create_overlay(args.state, args.real, replace=args.replace) as world:
+        print(
+            f"OVERLAY over {len(world.gpus)} real GPUs: what faults it is given is not real.\n"
+            f"Run what shall see it with LD_LIBRARY_PATH={folder} "
+            f"{REAL_VARIABLE}={args.real} {OVERLAY_VARIABLE}={world.path}",
             file=sys.stderr,
         )
         print(world.path)
@@ -148,6 +172,8 @@ def _set(args: argparse.Namespace) -> int:
 def _clear(args: argparse.Namespace) -> int:
     with World.open(args.state) as world:
         lifted = world.clear(args.id)
+    if args.id is not None and not lifted:
+        raise ConfigError(f"no fault {args.id} is set; see `gpuvigil chaos sim list`")
     print(f"lifted {lifted}", file=sys.stderr)
     return Exit.GOOD
 

@@ -11,6 +11,7 @@ All values it reads there are simulated.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import random
 import time
@@ -18,15 +19,18 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.base.errors import ConfigError, VigilError
 from chaos.simulator import profiles, records
 from chaos.simulator.build import CONTROL, build
 from chaos.simulator.kinds import KINDS
 from chaos.simulator.kmsg import xid_record
+from chaos.simulator.real import survey
 
 STATE_VARIABLE: Final = "GPUVIGIL_SIM_STATE"
+OVERLAY_VARIABLE: Final = "GPUVIGIL_SIM_OVERLAY"
+REAL_VARIABLE: Final = "GPUVIGIL_SIM_REAL"
 DRIVER: Final = "580.95.05"
 _BUSES: Final = (0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF, 0x1C, 0x44, 0x53, 0x62, 0x9E, 0xC4, 0xD2, 0xE0)
 _MIB: Final = 1 << 20
@@ -34,12 +38,12 @@ _NS: Final = 1_000_000_000
 
 
 def state_path(given: str | Path | None = None) -> Path:
-    """The state file: `given`, else GPUVIGIL_SIM_STATE, else one in XDG_RUNTIME_DIR.
+    """The state file: `given`, else GPUVIGIL_SIM_STATE, else GPUVIGIL_SIM_OVERLAY, else one in XDG_RUNTIME_DIR.
 
     Raises:
         ConfigError: none of them is there.
     """
-    named = given or os.environ.get(STATE_VARIABLE)
+    named = given or os.environ.get(STATE_VARIABLE) or os.environ.get(OVERLAY_VARIABLE)
     if named:
         return Path(named)
     run = os.environ.get("XDG_RUNTIME_DIR")
@@ -159,6 +163,34 @@ class World:
         _install(target, header, identities, states, speed, replace)
         return cls(target)
 
+    @classmethod
+    def create_overlay(cls, path: str | Path, real: Path, *, replace: bool = False) -> World:
+        """A world of faults to be laid over the GPUs that the library `real` shows now.
+
+        Every fault set in it needs a duration, so that nothing outlives its injector.
+
+        Raises:
+            ConfigError: a world stands at `path` and `replace` is False, or there are no GPUs.
+            CannotTell: the real library does not answer.
+        """
+        found = survey(real)
+        gpus = found["gpus"][: records.MAX_GPUS]
+        if not gpus:
+            raise ConfigError(f"{real}: shows no GPU")
+        header = records.Header(
+            gpus=len(gpus),
+            overlay=1,
+            seed=1,
+            epoch=time.time_ns(),
+            driver=found["driver"].encode(),
+            nvml=found["nvml"].encode(),
+            # NVML 13 moved the clock event counters to other field ids.
+            old_field_ids=found["nvml"].startswith(("11.", "12.")),
+        )
+        identities = (records.Identity * len(gpus))(*(_real_identity(index, gpu) for index, gpu in enumerate(gpus)))
+        _install(Path(path), header, identities, (records.GpuState * len(gpus))(), 1.0, replace)
+        return cls(Path(path))
+
     def close(self) -> None:
         """Let go of the file; the world goes on."""
         if self._control:
@@ -213,6 +245,10 @@ class World:
         cell = self._cell(kind, gpu)
         if at < 0 or (duration is not None and duration <= 0):
             raise ConfigError(f"fault {kind}: at={at} must not be negative, duration={duration} must be positive")
+        if self._header().overlay and not entry.overlay:
+            raise ConfigError(f"fault {kind} is the simulator's alone: it cannot be laid over a real driver")
+        if self._header().overlay and kind == "hang" and _is_true(parameters.get("forever")):
+            raise ConfigError("fault hang: forever=1 is the simulator's alone")
         if kmsg is not None and (kind != "xid" or at > 0):
             raise ConfigError("kmsg=FILE goes with kind xid, and with no delay: the record is written at once")
         packed = (ctypes.c_double * records.PARAMETERS)(*entry.pack(kind, parameters))
@@ -220,6 +256,8 @@ class World:
         if kind == "xid" and not length and packed[1] == 0:
             length = 1  # an Xid happens and is over
         result = self._library.gpuvigil_set(self._control, cell, entry.number, int(at * _NS), length, packed)
+        if result == -errno.EPERM:
+            raise ConfigError(f"fault {kind}: over a real driver every fault needs a duration (--for TIME)")
         if result < 0:
             raise ConfigError(f"GPU {gpu} holds {records.MAX_FAULTS} faults already: clear some first")
         if kmsg is not None and gpu is not None:
@@ -227,15 +265,8 @@ class World:
         return int(result)
 
     def clear(self, id: int | None = None) -> int:
-        """Lift the fault with this id, or all; returns how many were lifted.
-
-        Raises:
-            ConfigError: no such fault is set.
-        """
-        lifted = sum(int(self._library.gpuvigil_clear(self._control, cell, id or 0)) for cell in self._cells())
-        if id is not None and not lifted:
-            raise ConfigError(f"no fault {id} is set")
-        return lifted
+        """Lift the fault with this id, or all; returns how many were lifted: 0 if it was over already."""
+        return sum(int(self._library.gpuvigil_clear(self._control, cell, id or 0)) for cell in self._cells())
 
     def faults(self) -> list[Fault]:
         """The faults that act or will; those that are over are left out."""
@@ -389,6 +420,25 @@ def _install(
     if old is not None:
         library.gpuvigil_end(old._control)
         old.close()
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in ("1", "true", "yes")
+
+
+def _real_identity(index: int, gpu: dict[str, Any]) -> records.Identity:
+    domain, bus, device = gpu["place"]
+    return records.Identity(
+        name=gpu["name"].encode()[:95],
+        uuid=gpu["uuid"].encode()[:47],
+        minor=index,
+        pci_domain=domain,
+        pci_bus=bus,
+        pci_device=device,
+        memory_total=gpu["memory"],
+        clock_max=tuple(gpu["clocks"]),
+        threshold=(0, gpu["slowdown"], 0, 0),
+    )
 
 
 def _uuids(seed: int) -> Iterator[str]:

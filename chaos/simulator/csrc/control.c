@@ -1,5 +1,4 @@
-/* The writer: called by Python, one at a time under a lock on the state file. Every change keeps counters
- * continuous: what they lose by it is put into their base. */
+/* The writer: called by Python, one at a time under a lock on the state file. No change makes a counter step. */
 #define _GNU_SOURCE
 #include "device.h"
 
@@ -34,16 +33,19 @@ static void add_difference(struct counters *base, const struct counters *before,
         to[i] += a[i] - b[i];
 }
 
-/* Publishes `next` in place of what stands, with counters continuous at `boot`. */
-static void publish(struct world *world, unsigned int cell, struct gpu_state *next, int64_t boot)
+/* Puts into the base of `next` what its counters lose, at `boot`, against those of `old`. */
+static void keep_counters(const struct world *world, unsigned int cell, const struct gpu_state *old, struct gpu_state *next,
+                          int64_t boot)
 {
-    if (cell < MAX_GPUS) {
-        struct gpu_state old;
-        gpu_read(world, cell, &old);
-        struct view before = view_of(world, &old, cell, boot), after = view_of(world, next, cell, boot);
-        struct counters a = counters_at(&before), b = counters_at(&after);
-        add_difference(&next->base, &a, &b);
-    }
+    if (cell == NODE)
+        return;
+    struct view before = view_of(world, old, cell, boot), after = view_of(world, next, cell, boot);
+    struct counters a = counters_at(&before), b = counters_at(&after);
+    add_difference(&next->base, &a, &b);
+}
+
+static void publish(struct world *world, unsigned int cell, const struct gpu_state *next)
+{
     cell_write(&world->cell[cell].generation, world->cell[cell].slot, next, sizeof *next);
     world_wake(world);
 }
@@ -137,9 +139,10 @@ static void unlock(const struct control *control)
     flock(control->file, LOCK_UN);
 }
 
-/* Makes room in a full ring: drops the oldest entry that is over. 0 if none is. */
-static int drop_oldest(struct gpu_state *state, int64_t boot)
+/* Makes room in a full ring: drops the oldest entry that is over, and keeps what it counted. 0 if none is over. */
+static int drop_oldest(const struct world *world, unsigned int cell, struct gpu_state *state, int64_t boot)
 {
+    struct gpu_state old = *state;
     uint32_t victim = MAX_FAULTS;
     for (uint32_t i = 0; i < state->faults; i++) {
         const struct fault *fault = &state->fault[i];
@@ -151,19 +154,26 @@ static int drop_oldest(struct gpu_state *state, int64_t boot)
         return 0;
     memmove(&state->fault[victim], &state->fault[victim + 1], (state->faults - victim - 1) * sizeof(struct fault));
     state->faults--;
+    keep_counters(world, cell, &old, state, boot);
     return 1;
 }
 
-/* Adds a fault beginning `delay` ns from now and lasting `duration` ns (0 = until lifted). Its id, or -ENOSPC. */
+/* Adds a fault beginning `delay` ns from now and lasting `duration` ns (0 = until lifted). Its id, or -EINVAL, -ENOSPC,
+ * or -EPERM for what an overlay must not have. */
 EXPORT int64_t gpuvigil_set(struct control *control, unsigned int cell, uint32_t kind, int64_t delay, int64_t duration,
                             const double p[FAULT_PARAMETERS])
 {
     struct gpu_state state;
     int64_t result = -ENOSPC;
+    if (kind == FAULT_NONE || kind >= KINDS || cell > NODE || (cell < NODE && cell >= control->world->header.gpus)
+        || delay < 0 || duration < 0)
+        return -EINVAL;
+    if (control->world->header.overlay && (duration == 0 || kind == VALUES_FROZEN || (kind == HANG && p[1] != 0)))
+        return -EPERM; /* over a real driver every fault ends by itself */
     lock(control);
     int64_t boot = boot_now();
     gpu_read(control->world, cell, &state);
-    if (state.faults < MAX_FAULTS || drop_oldest(&state, boot)) {
+    if (state.faults < MAX_FAULTS || drop_oldest(control->world, cell, &state, boot)) {
         struct fault *fault = &state.fault[state.faults++];
         memset(fault, 0, sizeof *fault);
         fault->kind = kind;
@@ -173,7 +183,7 @@ EXPORT int64_t gpuvigil_set(struct control *control, unsigned int cell, uint32_t
         fault->sim_on = fault->sim_off = UNKNOWN_TIME;
         memcpy(fault->p, p, sizeof fault->p);
         result = fault->id;
-        publish(control->world, cell, &state, boot);
+        publish(control->world, cell, &state);
     }
     unlock(control);
     return result;
@@ -199,7 +209,7 @@ EXPORT int gpuvigil_clear(struct control *control, unsigned int cell, uint32_t i
             fault->off = boot > fault->on ? boot : fault->on + 1;
     }
     if (ended > 0)
-        publish(control->world, cell, &state, boot);
+        publish(control->world, cell, &state);
     unlock(control);
     return ended;
 }
@@ -241,15 +251,17 @@ EXPORT int gpuvigil_set_clock(struct control *control, double speed, int64_t ste
 /* Replaces workload, processes and MIG instances by those in `wanted`; faults and counters stay. */
 EXPORT void gpuvigil_change(struct control *control, unsigned int gpu, const struct gpu_state *wanted)
 {
-    struct gpu_state state;
+    struct gpu_state state, old;
     lock(control);
     gpu_read(control->world, gpu, &state);
+    old = state;
     state.workload = wanted->workload;
     state.processes = wanted->processes;
     state.mig = wanted->mig;
     memcpy(state.process, wanted->process, sizeof state.process);
     memcpy(state.mig_slices, wanted->mig_slices, sizeof state.mig_slices);
-    publish(control->world, gpu, &state, boot_now());
+    keep_counters(control->world, gpu, &old, &state, boot_now());
+    publish(control->world, gpu, &state);
     unlock(control);
 }
 

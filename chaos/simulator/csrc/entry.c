@@ -51,7 +51,7 @@ nvmlReturn_t strike(const struct world *world, unsigned int cell, const struct g
         switch (fault->kind) {
         case HANG:
             if (strikes(fault, group))
-                hang(world, cell, fault->id, fault->p[1] != 0);
+                hang(world, cell, fault->id, fault->p[1] != 0 && !world->header.overlay);
             break;
         case SLOW:
             if (strikes(fault, group)) {

@@ -59,6 +59,7 @@ static nvmlReturn_t text(nvmlDevice_t device, char *out, unsigned int length, si
     { return text(d, out, length, offsetof(struct identity, field), sizeof(((struct identity *)0)->field), feature); }
 
 #include "getters.def"
+GET0(nvmlDeviceGetIndex, GROUP_IDENTITY, unsigned int, Q_INDEX) /* the overlay has its own */
 
 void mig_uuid(const struct identity *id, unsigned int instance, char out[48]);
 

@@ -138,6 +138,10 @@ void gpu_read(const struct world *world, unsigned int cell, struct gpu_state *ou
         out->mig = MAX_MIG;
     if (out->workload >= WORKLOADS)
         out->workload = WORKLOAD_IDLE;
+    /* Over a real driver nothing lasts for ever: an entry without an end is no entry. */
+    for (uint32_t i = 0; world->header.overlay && i < out->faults; i++)
+        if (out->fault[i].off == 0)
+            out->fault[i].kind = FAULT_NONE;
 }
 
 uint64_t gpu_generation(const struct world *world, unsigned int cell)
