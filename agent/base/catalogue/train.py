@@ -99,15 +99,15 @@ CHECKPOINT_INTERVAL = Metric(
     "seconds",
     JOB,
 )
-CHECKPOINTS = Metric("gpuvigil_checkpoint_count", "gauge", "Complete checkpoints kept.", labels=JOB)
+CHECKPOINTS = Metric("gpuvigil_checkpoint_complete", "gauge", "Complete checkpoints kept.", labels=JOB)
 CHECKPOINTS_BAD = Metric(
-    "gpuvigil_checkpoint_incomplete_count",
+    "gpuvigil_checkpoint_incomplete",
     "gauge",
     "Checkpoints that are neither complete nor being written.",
     labels=JOB,
 )
 CHECKPOINTS_CORRUPT = Metric(
-    "gpuvigil_checkpoint_corrupt_count",
+    "gpuvigil_checkpoint_corrupt",
     "gauge",
     "Checkpoints kept whose sizes agree and whose hashes do not.",
     labels=JOB,

@@ -113,7 +113,7 @@ def checkpoint_stale(t: Thresholds) -> Alert:
             impact="A fault now loses all steps since then, on all of the job's GPUs.",
             diagnosis="1. The checkpoint folder: is one being written, does it stay incomplete?\n"
             "2. Is the storage full or slow? `df`, the job's log around its save.\n"
-            "3. `gpuvigil_checkpoint_incomplete_count` above 0: saves that broke off.",
+            "3. `gpuvigil_checkpoint_incomplete` above 0: saves that broke off.",
             mitigation="Make space or repair the storage, then have the job save at once. Do not stop the job before "
             "a checkpoint is complete.",
         ),

@@ -67,7 +67,7 @@ def test_age_size_step_interval(bench: Bench, build: Build) -> None:
     assert page["last_complete_timestamp_seconds",] == T0 + 300
     assert page["last_complete_step",] == 300
     assert page["size_bytes",] == 1503
-    assert page["count",] == 3
+    assert page["complete",] == 3
     assert page["interval_seconds",] == 100
     assert page["rpo_seconds", "complete"] == 50
     assert ("last_verified_timestamp_seconds",) not in page
@@ -80,17 +80,17 @@ def test_one_being_written_is_not_judged_and_the_last_complete_stands(bench: Ben
     page = bench.page()
     assert page["last_complete_step",] == 100
     assert page["writing",] == 1
-    assert page["incomplete_count",] == 0
+    assert page["incomplete",] == 0
     bench.now = T0 + 500
     page = bench.page()
     assert page["writing",] == 0
-    assert page["incomplete_count",] == 1
+    assert page["incomplete",] == 1
 
 
 def test_no_checkpoint_yet_is_zero_complete_and_no_age(bench: Bench) -> None:
     bench.root.mkdir()
     page = bench.page()
-    assert page["count",] == 0
+    assert page["complete",] == 0
     assert ("last_complete_timestamp_seconds",) not in page
 
 
@@ -137,12 +137,12 @@ def test_corrupt_is_counted_and_is_not_the_last_complete(bench: Bench, build: Bu
     assert bench.page()["last_complete_step",] == 200, "sizes agree: nobody can know yet"
     bench.verifier().turn()
     page = bench.page()
-    assert page["corrupt_count",] == 1
+    assert page["corrupt",] == 1
     assert page["verify_failures_total",] == 1
     assert page["last_complete_step",] == 100
     shutil.rmtree(bad)
     page = bench.page()
-    assert page["corrupt_count",] == 0
+    assert page["corrupt",] == 0
     assert page["verify_failures_total",] == 1, "a counter does not fall when the evidence is deleted"
 
 
