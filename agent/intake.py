@@ -117,9 +117,13 @@ def _flaw(metric: Metric, labels: tuple[str, ...], part: str) -> str:
     return ""
 
 
-def gather(samples: Iterable[Sample]) -> dict[str, Family]:
-    """Families of samples that are known to be good (the agent's own); any flaw is an error."""
-    intake = Intake(strict=True)
+def gather(samples: Iterable[Sample], intake: Intake | None = None) -> dict[str, Family]:
+    """Families of samples that are known to be good (the agent's own); any flaw is an error.
+
+    Give the same strict `intake` again and again to keep its prefixes.
+    """
+    intake = intake or Intake(strict=True)
+    intake.begin()
     for sample in samples:
         intake.add(sample)
     return intake.end()

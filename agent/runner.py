@@ -14,10 +14,10 @@ from agent import __version__
 from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
-from agent.base.exposition import Family
+from agent.base.exposition import Family, Renderer
 from agent.base.web import Server
 from agent.budget import Budget
-from agent.intake import gather
+from agent.intake import Intake, gather
 from agent.snapshot import Snapshot, Status
 from agent.usage import usage
 from agent.worker import Result, Worker
@@ -59,6 +59,8 @@ class Runner:
         self._monotonic = monotonic
         self._wall = wall
         self._started = wall()
+        self._intake = Intake(strict=True)
+        self._renderer = Renderer()
         self._usage = (-_USAGE_EVERY, 0.0, 0)
 
     def configure(self, enabled: Mapping[str, Settings], *, start: bool = True) -> None:
@@ -99,7 +101,7 @@ class Runner:
         statuses = tuple(_status(worker, results.get(name), now) for name, worker in workers.items())
         series = sum(len(family.lines) for families in blocks.values() for family in families.values())
         blocks[OWN] = self._own(workers, results, now, series)
-        return Snapshot(self._wall(), blocks, statuses)
+        return Snapshot(self._wall(), blocks, statuses, self._renderer)
 
     def _own(
         self, workers: Mapping[str, Worker], results: Mapping[str, Result], now: float, series: int
@@ -113,7 +115,7 @@ class Runner:
             dropped.setdefault((name, "undeclared"), 0)
         samples += [own.DROPPED.sample(count, *key) for key, count in dropped.items()]
         samples.append(own.SERIES.sample(series + len(samples) + 1))
-        return gather(samples)
+        return gather(samples, self._intake)
 
     def _of_agent(self, now: float) -> Iterator[Sample]:
         if now - self._usage[0] >= _USAGE_EVERY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.base.exposition import Families, Format, compress, render
+from agent.base.exposition import Families, Format, Renderer, compress
 
 _MOST_FILTERS = 16
 
@@ -31,11 +31,13 @@ class Snapshot:
         taken: Unix time.
         blocks: families by collector; the agent's own stand under "agent".
         statuses: how each collector stands.
+        renderer: shared by the snapshots of a process, for what does not change between them.
     """
 
     taken: float
     blocks: Mapping[str, Families]
     statuses: tuple[Status, ...]
+    renderer: Renderer = field(default_factory=Renderer)
     _pages: dict[tuple[Format, bool, frozenset[str]], bytes] = field(default_factory=dict)
 
     def page(self, form: Format, *, gzip: bool = False, only: Collection[str] = ()) -> bytes:
@@ -46,7 +48,7 @@ class Snapshot:
             if gzip:
                 page = compress(self.page(form, only=only))
             else:
-                page = render((b for name, b in self.blocks.items() if not only or name in only), form)
+                page = self.renderer.render((b for name, b in self.blocks.items() if not only or name in only), form)
             if len(self._pages) < _MOST_FILTERS:
                 self._pages[key] = page
         return page

@@ -127,31 +127,51 @@ Families = Mapping[str, Family]
 """Families by stem: what one collector has to say."""
 
 
-def render(sources: Iterable[Families], form: Format) -> bytes:
-    """One page from several sources; each family stands once, in the order of names.
+class Renderer:
+    """Makes pages, and keeps each family's text for as long as its values stay the same.
 
-    A series that two sources give is taken from the first.
+    On a GPU node more than half of the families (limits, identities, error counters) do not change
+    from one page to the next. Used by one thread.
     """
-    groups: dict[str, list[Family]] = {}
-    for families in sources:
-        for stem, family in families.items():
-            groups.setdefault(stem, []).append(family)
-    out: list[str] = []
-    for stem in sorted(groups):
-        family, *more = groups[stem]
-        lines = family.lines
-        for other in more:
-            lines = lines | {start: value for start, value in other.lines.items() if start not in lines}
-        out.append(family.headers[form.openmetrics])
+
+    def __init__(self) -> None:
+        self._texts: dict[str, tuple[dict[str, float], str]] = {}
+
+    def render(self, sources: Iterable[Families], form: Format) -> bytes:
+        """One page from several sources; each family stands once, in the order of names.
+
+        A series that two sources give is taken from the first.
+        """
+        groups: dict[str, Family] = {}
+        for families in sources:
+            for stem, family in families.items():
+                first = groups.get(stem)
+                groups[stem] = family if first is None else Family(family.metric, family.lines | first.lines)
+        out: list[str] = []
+        for stem in sorted(groups):
+            family = groups[stem]
+            out += (family.headers[form.openmetrics], self._text(stem, family.lines))
+        if form.openmetrics:
+            out.append("# EOF\n")
+        if len(self._texts) > 2 * len(groups) + 64:  # families that are no more
+            self._texts.clear()
+        return "".join(out).encode("utf-8", "replace")
+
+    def _text(self, stem: str, lines: dict[str, float]) -> str:
+        before = self._texts.get(stem)
+        if before is not None and before[0] == lines:
+            return before[1]
         # repr is format_value for everything but infinities and NaN, at a third of its cost
-        page = [f"{start}{value!r}\n" for start, value in lines.items()]
-        text = "".join(page)
+        text = "".join([f"{start}{value!r}\n" for start, value in lines.items()])
         if "nan\n" in text or "inf\n" in text:
-            text = "".join(f"{start}{format_value(value)}\n" for start, value in lines.items())
-        out.append(text)
-    if form.openmetrics:
-        out.append("# EOF\n")
-    return "".join(out).encode("utf-8", "replace")
+            text = "".join([f"{start}{format_value(value)}\n" for start, value in lines.items()])
+        self._texts[stem] = (lines, text)
+        return text
+
+
+def render(sources: Iterable[Families], form: Format) -> bytes:
+    """One page, for those who make only one: see `Renderer.render`."""
+    return Renderer().render(sources, form)
 
 
 def compress(page: bytes) -> bytes:
