@@ -21,6 +21,7 @@ PROPERTIES = "Id,LoadState,ActiveState,NRestarts"
 
 
 class UnitsSettings(Settings):
+    period: Duration = Field(default=60.0, gt=0, description="Time between two runs.")
     units: list[str] = Field(default_factory=lambda: list(USUAL), description="Units to watch, where they exist.")
     command: list[str] = Field(default=["systemctl"], min_length=1, description="How systemctl is called.")
     timeout: Duration = Field(default=5.0, gt=0, description="Limit for the call.")
