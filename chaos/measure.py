@@ -100,6 +100,11 @@ class Prometheus:
             and _has(alert["labels"], labels or {})
         ]
 
+    def paging(self) -> list[str]:
+        """Names of the alerts that page now, save what a drill or a simulator provoked: nobody is called for those."""
+        firing = [alert["labels"] for alert in self.alerts(labels={"severity": "page"})]
+        return sorted({one["alertname"] for one in firing if not one.get("drill") and one.get("synthetic") != "true"})
+
     def fired_since(self, began: float, name: str, labels: Mapping[str, str]) -> float | None:
         """Unix time of the first rule evaluation after `began` at which such an alert fired."""
         matchers = {"alertname": name, "alertstate": "firing", **labels}

@@ -36,6 +36,8 @@ def looks(ports: dict[str, int], up: set[str], simulated: bool) -> dict[str, mea
         found["central scraped by Prometheus"] = lambda: bool(prometheus.query('up{job="gpuvigil-central"} == 1'))
     if {"prometheus", "alertmanager"} <= up:
         found["Alertmanager known to Prometheus"] = prometheus.has_alertmanager
+    if {"agent", "prometheus"} <= up:
+        found["nothing pages"] = lambda: not prometheus.paging()
     return found
 
 

@@ -145,7 +145,7 @@ def central(layout: Layout, ports: dict[str, int]) -> Path:
                     "name": "disk_root",
                     "query": f"1 - {node.FS_AVAIL(**sizes)} / {node.FS_SIZE(**sizes)}",
                     "horizon": "14d",
-                    "every": "1m",
+                    "every": "10s",
                     "synthetic": "include",
                 }
             ],

@@ -30,6 +30,7 @@ def parameters(model: Path, port: int, slots: int, name: str) -> xllamacpp.Commo
     params.n_gpu_layers = 0
     params.n_threads_http = slots + 4  # health, metrics and a probe must not wait behind streams
     params.cache_ram_mib = 0
+    params.cache_prompt = False  # every prompt is computed, so that the time to first token means something
     params.ui = False
     params.verbosity = 2  # warnings; the default writes several lines a request for ever
     for threads in (params.cpuparams, params.cpuparams_batch):

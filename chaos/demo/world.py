@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from chaos.demo.configs import ENGINE_GPU, GPUS
@@ -18,12 +19,13 @@ PLACES = {
 
 
 def make(layout: Layout) -> Path:
-    """Compile the simulator if need be and make its world; returns the library's directory.
+    """Compile the simulator if need be and make its world; returns the directory of the demo's own copy.
 
     Raises:
         VigilError: no compiler, or it failed.
     """
-    library = build()
+    library = layout.root / "simulator"
+    shutil.copytree(build(), library, dirs_exist_ok=True)  # a build during the run must not pull it away
     layout.kmsg.touch()
     with World.create(layout.world, profile="h100", gpus=GPUS, workload="training", replace=True) as world:
         world.set_workload("inference", ENGINE_GPU)

@@ -78,8 +78,6 @@ def asked_to_stop(state_dir: Path) -> str | None:
 
 
 def check(prometheus: Prometheus) -> None:
-    """Refuse while anything pages, save what a drill or a simulator provoked: nobody is called for those."""
-    firing = [alert["labels"] for alert in prometheus.alerts(labels={"severity": "page"})]
-    names = sorted({one["alertname"] for one in firing if not one.get("drill") and one.get("synthetic") != "true"})
-    if names:
+    """Refuse while anything pages that was not provoked."""
+    if names := prometheus.paging():
         raise Refused(f"a page is firing: {', '.join(names)}; a drill never starts on top of an incident")
