@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from agent.gpu import codes, wire
-from agent.gpu.readings import CALLS, OPENING
+from agent.gpu.readings import CALLS, EVENT_WAIT_S, OPENING
 
 LOG = logging.getLogger("gpuvigil.gpu")
 
@@ -367,6 +367,7 @@ class Client:
         for busy in child.beat.busy():
             call = CALLS[busy.call] if busy.call < len(CALLS) else "?"
             limit = self._settings.open_deadline if call in OPENING else self._settings.call_deadline
+            limit += EVENT_WAIT_S if busy.lane == wire.EVENTS else 0.0
             if now - busy.start_ns > limit * 1e9:
                 self._stuck_child(child, Stuck("", busy.gpu, call, busy.start_ns))
                 return

@@ -15,9 +15,9 @@ from typing import Any, Final
 from agent.gpu import codes
 from agent.gpu.device import Device, Identity
 from agent.gpu.nvml import Library
+from agent.gpu.readings import EVENT_WAIT_S
 
 XID: Final = 0x8
-WAIT_MS: Final = 1000
 WHOLE_GPU: Final = 0xFFFFFFFF
 
 
@@ -62,12 +62,16 @@ class EventLane:
         data = EventData()
         while True:
             code = self._library.call(
-                "nvmlEventSetWait_v2", self._set, ctypes.byref(data), ctypes.c_uint(WAIT_MS), lane=self._lane
+                "nvmlEventSetWait_v2",
+                self._set,
+                ctypes.byref(data),
+                ctypes.c_uint(int(EVENT_WAIT_S * 1000)),
+                lane=self._lane,
             )
             if code in codes.DOWN or code == codes.FUNCTION_NOT_FOUND:
                 return
             if code not in (codes.SUCCESS, codes.TIMEOUT):
-                time.sleep(WAIT_MS / 1000)  # a lost GPU may come out of the wait: do not spin
+                time.sleep(EVENT_WAIT_S)  # a lost GPU may come out of the wait: do not spin
             who = self._who.get(data.device or 0)
             if code == codes.SUCCESS and data.type == XID and who is not None:
                 self._report(

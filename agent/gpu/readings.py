@@ -232,6 +232,9 @@ STATS: Final = ("min", "max", "p95")
 OPENING: Final = ("nvmlInit", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2")
 """Calls that may initialise a GPU, which takes seconds without persistence mode."""
 
+EVENT_WAIT_S: Final = 1.0
+"""How long the driver is asked to wait for an event, which is no hang."""
+
 CALLS: Final = (
     "",
     *OPENING,

@@ -1,0 +1,159 @@
+"""What the agent reads from healthy simulated GPUs of several generations."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.base.catalogue import gpu as m
+
+pytestmark = pytest.mark.e2e
+
+TWELVE = {
+    # one or more readings of each of the core metrics that NVML gives
+    1: (m.UTILIZATION, m.UTILIZATION_WINDOW, m.SM_ACTIVITY, m.TENSOR_ACTIVITY),
+    2: (m.MEMORY_TOTAL, m.MEMORY_USED, m.MEMORY_FREE, m.MEMORY_RESERVED),
+    3: (m.DRAM_BANDWIDTH, m.DRAM_BANDWIDTH_RATIO, m.DRAM_PEAK, m.MEMORY_ACTIVITY),
+    4: (m.PCIE_TX, m.PCIE_RX, m.PCIE_GENERATION, m.PCIE_GENERATION_MAX, m.PCIE_WIDTH, m.PCIE_WIDTH_MAX, m.PCIE_REPLAYS),
+    5: (m.POWER, m.POWER_WINDOW, m.POWER_LIMIT, m.ENERGY),
+    6: (m.TEMPERATURE, m.TEMPERATURE_WINDOW, m.TEMPERATURE_MARGIN),
+    7: (m.CLOCK, m.CLOCK_MAX, m.THROTTLE, m.THROTTLE_SECONDS),
+    8: (m.ECC_ERRORS, m.REMAPPED_ROWS, m.ROW_REMAP_PENDING, m.ROW_REMAP_FAILURE),
+    9: (m.NVLINK_ACTIVE, m.NVLINK_LINKS, m.NVLINK_TX, m.NVLINK_RX, m.NVLINK_ERRORS),
+    10: (m.XID_EVENTS, m.RECOVERY_ACTION),
+}
+
+
+def test_h100_tells_all_core_metrics(make_node):
+    node = make_node()
+    page = node.until_whole()
+    page = node.until(lambda page: page.all("gpuvigil_gpu_dram_bandwidth_ratio"))
+    for metrics in TWELVE.values():
+        for metric in metrics:
+            assert len({dict(key)["uuid"] for key in page.all(metric.name)}) == 8, metric.name
+    for (name, labels), _ in page.series.items():
+        if name.startswith("gpuvigil_gpu"):
+            assert ("synthetic", "true") in labels, name
+    assert page.one("gpuvigil_agent_simulated") == 1
+    assert page.one("gpuvigil_gpu_expected") == page.one("gpuvigil_gpu_known") == 8
+    assert page.failed == ""
+
+
+def test_values_hang_together(make_node):
+    node = make_node(world={"gpus": 2, "workload": "inference"})
+    node.until_whole(2)
+    page = node.until(lambda page: page.all("gpuvigil_gpu_dram_bandwidth_bytes_per_second"))
+    for gpu in ("0", "1"):
+        total, used, free, reserved = (
+            page.one(f"gpuvigil_gpu_memory_{part}_bytes", gpu=gpu) for part in ("total", "used", "free", "reserved")
+        )
+        assert used + free + reserved == total > 79e9
+        ratio = page.one("gpuvigil_gpu_dram_bandwidth_ratio", gpu=gpu)
+        peak = page.one("gpuvigil_gpu_dram_bandwidth_peak_bytes_per_second", gpu=gpu)
+        assert page.one("gpuvigil_gpu_dram_bandwidth_bytes_per_second", gpu=gpu) == pytest.approx(ratio * peak)
+        assert peak == pytest.approx(3.35e12, rel=0.01)
+        assert 0 <= page.one("gpuvigil_gpu_utilization_ratio", gpu=gpu) <= 1
+        low, high, p95 = (page.one("gpuvigil_gpu_power_window_watts", gpu=gpu, stat=s) for s in ("min", "max", "p95"))
+        assert low <= p95 <= high
+        assert 40 < low <= high <= 750
+        assert page.one("gpuvigil_gpu_clock_hertz", gpu=gpu, clock="memory") == pytest.approx(2.619e9)
+
+
+def test_spike_between_two_scrapes_is_in_the_window(make_node):
+    node = make_node(world={"gpus": 1})
+    normal = node.until_whole(1).one("gpuvigil_gpu_power_watts")
+    node.world.set("power_brake", gpu=0, duration=0.8)
+    time.sleep(1.3)
+    page = node.until(lambda page: (page.one("gpuvigil_gpu_power_watts") or 0) > 0.8 * normal)
+    assert page.one("gpuvigil_gpu_power_window_watts", stat="min") < 0.75 * normal
+
+
+def test_t4_says_why_it_has_no_dram_bandwidth(make_node):
+    node = make_node(world={"gpus": 1, "profile": "t4"})
+    page = node.until(lambda page: page.all("gpuvigil_gpu_pcie_tx_bytes_per_second"))
+    assert page.one("gpuvigil_gpu_feature_supported", feature="dram_bandwidth") == 0
+    assert page.one("gpuvigil_gpu_feature_supported", feature="nvlink") == 0
+    assert page.one("gpuvigil_gpu_feature_supported", feature="pcie_throughput") == 1
+    for metric in (m.DRAM_BANDWIDTH, m.DRAM_BANDWIDTH_RATIO, m.SM_ACTIVITY, m.NVLINK_ACTIVE, m.ROW_REMAP_PENDING):
+        assert not page.all(metric.name)
+    assert page.one("gpuvigil_gpu_memory_activity_ratio") is not None
+    assert page.one("gpuvigil_gpu_temperature_limit_celsius", limit="slowdown") == 93
+
+
+@pytest.mark.parametrize("profile", ["a40", "a100", "h200", "b200", "rtx4090", "l40s"])
+def test_other_boards_are_read_without_a_wrong_zero(make_node, profile):
+    from chaos.simulator.profiles import PROFILES
+
+    if profile not in PROFILES:
+        pytest.skip(f"the simulator has no profile {profile}")
+    node = make_node(world={"gpus": 2, "profile": profile})
+    page = node.until_whole(2)
+    for key, value in page.all("gpuvigil_gpu_feature_supported").items():
+        labels = dict(key)
+        if labels["feature"] == "ecc":
+            assert value == bool(page.all("gpuvigil_gpu_ecc_errors_total", gpu=labels["gpu"]))
+    assert all(value > 0 for value in page.all("gpuvigil_gpu_memory_total_bytes").values())
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_renumbered_throttle_counters(make_node, old):
+    node = make_node(world={"gpus": 1, "old_field_ids": old})
+    node.until_whole(1)
+    node.world.set("thermal_throttle", gpu=0)
+    page = node.until(lambda page: (page.one("gpuvigil_gpu_throttle_seconds_total", reason="hw_thermal") or 0) > 0.5)
+    assert page.one("gpuvigil_gpu_throttle", reason="hw_thermal") == 1
+    assert page.one("gpuvigil_gpu_throttle_seconds_total", reason="hw_power_brake") == 0
+
+
+def test_processes_are_counted_and_listed(make_node):
+    node = make_node(world={"gpus": 1}, setup=lambda world: world.set_process(0, 4242, 5 << 30))
+    page = node.until(lambda page: page.one("gpuvigil_gpu_processes") == 1)
+    (uuid,) = (dict(key)["uuid"] for key in page.all("gpuvigil_gpu_processes"))
+    assert node.context.shared["gpu"].client.processes() == {uuid: [(4242, 5 << 30)]}
+
+
+def test_counters_outlive_a_restart(make_node):
+    node = make_node(world={"gpus": 1})
+    before = node.until(lambda page: (page.one("gpuvigil_gpu_energy_joules_total") or 0) > 0)
+    node.restart()
+    after = node.until(lambda page: page.one("gpuvigil_gpu_energy_joules_total") is not None)
+    assert after.one("gpuvigil_gpu_energy_joules_total") >= before.one("gpuvigil_gpu_energy_joules_total")
+
+
+def test_lifted_fault_is_no_jump(make_node):
+    node = make_node(world={"gpus": 1})
+    node.until_whole(1)
+    fault = node.world.set("pcie_degraded", gpu=0, replays=1000)
+    high = node.until(lambda page: page.one("gpuvigil_gpu_pcie_replays_total") > 500)
+    node.world.clear(fault)
+    values = [node.page().one("gpuvigil_gpu_pcie_replays_total") for _ in range(5) if not time.sleep(0.2)]
+    assert values == sorted(values)
+    assert values[0] >= high.one("gpuvigil_gpu_pcie_replays_total")
+
+
+def test_the_child_is_light():
+    """It imports nvidia-ml-py and the standard library alone, and stays under 30 MB."""
+    code = (
+        "import sys, agent.gpu.child; "
+        "heavy = {'pydantic', 'yaml', 'psutil', 'prometheus_client', 'h11'}; "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & heavy)); "
+        "print(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy, rss = result.stdout.split("\n")[:2]
+    assert heavy == "[]"
+    assert int(rss) < 30 * 1024
+
+
+def test_the_child_ends_with_the_agent(make_node):
+    node = make_node(world={"gpus": 1})
+    node.until_whole(1)
+    (pid,) = node.context.shared["gpu"].client.pids()
+    assert Path(f"/proc/{pid}").exists()
+    node.gpu.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert not os.environ.get("GPUVIGIL_SIM_REAL")
+    node.start()
