@@ -97,7 +97,7 @@ def read(file: Path) -> Manifest:
 def _from_json(file: Path, text: str) -> tuple[int | None, list[Entry]]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{file}: is not JSON: {error}") from None
     listed = content.get("files") if isinstance(content, dict) else None
     if not isinstance(listed, list):

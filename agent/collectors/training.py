@@ -6,6 +6,7 @@ A job whose log is not there has no series but `log_readable 0`. When a run has 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,10 +14,14 @@ from pathlib import Path
 from agent.base.aside import Aside, wait_all
 from agent.base.catalogue import Metric, Sample, train
 from agent.base.collector import Context, PartialFailure, register
+from agent.node.lent import TRAIN_STEPS
 from agent.training.job import Job
+from agent.training.reports import ReportSource, Socket
 from agent.training.settings import TrainingSettings
+from agent.training.source import readable
 
 NAME = "training"
+SOCKET = "training.sock"
 _FACTS: dict[str, Metric] = {
     "validation_loss": train.VALIDATION_LOSS,
     "grad_norm": train.GRAD_NORM,
@@ -38,6 +43,18 @@ class Training:
         self._jobs = [Job(job, folder) for job in settings.jobs]
         # A log on a dead file server holds up its own job only.
         self._asides = [Aside(f"log-{job.settings.job_id}", self._refresh(job)) for job in self._jobs]
+        self._reports = {job.settings.job_id: job.source for job in self._jobs if isinstance(job.source, ReportSource)}
+        self._path = settings.socket or Path(context.run_dir) / SOCKET
+        self._mode = int(settings.socket_mode, 8)
+        self._socket: Socket | None = None
+        self._shared = context.shared
+        self._shared[TRAIN_STEPS] = self.steps
+
+    def steps(self) -> dict[str, float]:
+        """The last step of each job that runs, by job_id; lent to the energy collector."""
+        now = self._clock()
+        runs = {job.settings.job_id: job.run for job in self._jobs}
+        return {name: run.step for name, run in runs.items() if run.step is not None and run.running(now)}
 
     def _refresh(self, job: Job) -> Callable[[], None]:
         return lambda: job.refresh(self._clock())
@@ -47,7 +64,7 @@ class Training:
             aside.kick()
         wait_all(self._asides, self._wait)
         now = self._clock()
-        problems: list[str] = []
+        problems = self._listen()
         for job, aside in zip(self._jobs, self._asides, strict=True):
             if aside.pending is not None:
                 problems.append(f"{job.settings.job_id}: the log has not answered for {aside.pending:.0f} s")
@@ -60,7 +77,21 @@ class Training:
         if problems:
             raise PartialFailure("unreadable", "; ".join(problems))
 
+    def _listen(self) -> list[str]:
+        """Open the socket once there is a job that reports; what is wrong if it cannot be."""
+        if self._reports and self._socket is None:
+            try:
+                self._socket = Socket(self._path, self._mode, self._reports)
+            except OSError as error:
+                # `agent once` beside a running agent: the reports are the other's
+                return [] if error.errno == errno.EADDRINUSE else [readable(error)]
+        return []
+
     def close(self) -> None:
+        if self._shared.get(TRAIN_STEPS) == self.steps:
+            del self._shared[TRAIN_STEPS]
+        if self._socket is not None:
+            self._socket.close()
         for job, aside in zip(self._jobs, self._asides, strict=True):
             if aside.pending is None:
                 job.save(self._clock())

@@ -9,9 +9,11 @@ from typing import Any
 
 from agent.base import statefile
 from agent.base.log import OnChange
+from agent.training.files import EventsSource, StateFileSource
+from agent.training.reports import ReportSource
 from agent.training.run import Run
-from agent.training.settings import JobSettings
-from agent.training.source import LogSource, Source, StateFileSource, readable
+from agent.training.settings import STATE_FILE, TENSORBOARD, JobSettings
+from agent.training.source import LogSource, Source, readable
 
 _log = logging.getLogger("gpuvigil.training")
 _SAVE_EVERY = 30.0
@@ -72,8 +74,12 @@ class Job:
 
 
 def _source(settings: JobSettings) -> Source:
-    if settings.is_state_file:
+    if settings.log is None:
+        return ReportSource()
+    if settings.kind == STATE_FILE:
         return StateFileSource(settings.log)
+    if settings.kind == TENSORBOARD:
+        return EventsSource(settings.log)
     return LogSource(settings.log, settings.format, settings.timezone)
 
 

@@ -21,6 +21,7 @@ _KEPT: Final = (
 )  # fmt: skip
 SILENCE: Final = 1800.0
 """Seconds without a step after which a run counts as ended, unless ten of its usual intervals are longer."""
+_COPY_SECONDS: Final = 60.0
 FRESH: Final = 120.0
 """Seconds for which a pace is a pace of now, unless ten of its usual intervals are longer."""
 
@@ -56,6 +57,9 @@ class Run:
     """The last step of which the time is known, and that time."""
     _undated: bool = False
     _logs_pace: bool = False
+    _shadow: int | None = None
+    """A step before the last one that was not said to be a restart."""
+    _shadow_since: tuple[int, float] | None = None
     _new_file: bool = False
     _rank: int | None = None
     _rank_seen: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -106,18 +110,22 @@ class Run:
 
     def _take_step(self, record: Progress, step: int, at: float | None) -> None:
         back = self.step is not None and step < self.step
-        if back and self._begins_anew(step):
-            self._forget()
-        elif self.step is not None and (record.restart or (back and self._new_file)):
+        if back and not record.restart and not self._new_file:
+            self._shadow = step
+            return
+        if back and step <= (self.first_step or 0) and (self._new_file or self.ended):
+            self._forget()  # from the first step on, in a new file or after the end: another run, not a restart
+        elif self.step is not None and (record.restart or back):
             self.restarts += 1
             self._dated = None
             self._elapsed = None
         self._new_file = False
+        self._shadow = self._shadow_since = None
         if self.first_step is None:
             self.first_step, self.started = step, at
         self._logs_pace = self._logs_pace or record.step_seconds is not None
         self._tick(record.elapsed)
-        if self.step is None or step > self.step or record.restart or back:
+        if self.step != step:
             self.step = step
             self._undated = at is None
             if at is not None:
@@ -125,10 +133,6 @@ class Run:
         if record.total_steps is not None:
             self.total = record.total_steps
         self.ended = self.steps_planned is not None and step >= self.steps_planned > 0
-
-    def _begins_anew(self, step: int) -> bool:
-        """From the first step on, in a new file or after the end: another run, not a restart of this one."""
-        return step <= (self.first_step or 0) and (self._new_file or self.ended)
 
     def _forget(self) -> None:
         """Another run of the same job: counters go on, facts do not."""
@@ -173,8 +177,24 @@ class Run:
         """All that was written until `at` has been read: date what had no clock of its own."""
         if self._undated:
             self._date(at)
+        self._follow_shadow(at)
         if self.started is None and self.last_time is not None and self.clocked > 0:
             self.started = self.last_time - self.clocked
+
+    def _follow_shadow(self, at: float) -> None:
+        """Steps again after the end: another rank's copy if they come at once, another run if they take their time."""
+        if self._shadow is None or not self.ended:
+            return
+        if self._shadow_since is None:
+            self._shadow_since = (self._shadow, at)
+            return
+        first, since = self._shadow_since
+        if self._shadow > first and at - since > _COPY_SECONDS:
+            step = self._shadow
+            self._forget()
+            self.first_step, self.started = first, since
+            self.step, self._undated = step, True
+            self._date(at)
 
     def state(self) -> dict[str, Any]:
         """What outlives a restart of the agent."""

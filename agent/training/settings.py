@@ -13,11 +13,18 @@ from agent.base.trainlog import AUTO, FORMATS, trainer_state
 from agent.training.run import SILENCE
 
 STATE_FILE = "trainer_state"
+TENSORBOARD = "tensorboard"
+EVENTS_NAME = "tfevents"
 
 
 class JobSettings(Model):
     job_id: str = Field(min_length=1, max_length=200, description="Name of the job, the label job_id.")
-    log: str = Field(min_length=1, description="Log, trainer_state.json, or a pattern whose newest file counts.")
+    log: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Log, trainer_state.json, TensorBoard file, or a pattern whose newest file counts; without it the "
+        "job reports to the socket.",
+    )
     format: str = Field(default=AUTO, description="Format of the log; auto recognises it.")
     timezone: str | None = Field(default=None, description="Zone of the log's clock; found out where not given.")
     steps_planned: int | None = Field(default=None, gt=0, description="Steps to be made, where the log names none.")
@@ -32,7 +39,7 @@ class JobSettings(Model):
     @field_validator("format")
     @classmethod
     def _known(cls, name: str) -> str:
-        known = [AUTO, STATE_FILE, *sorted(FORMATS)]
+        known = [AUTO, STATE_FILE, TENSORBOARD, *sorted(FORMATS)]
         if name not in known:
             raise ValueError(f"must be one of {', '.join(known)}, got {name!r}")
         return name
@@ -48,13 +55,25 @@ class JobSettings(Model):
         return name
 
     @property
-    def is_state_file(self) -> bool:
-        """Whether the job is followed by its trainer_state.json instead of a log."""
-        return self.format == STATE_FILE or (self.format == AUTO and Path(self.log).name == trainer_state.FILE_NAME)
+    def kind(self) -> str:
+        """The format, as far as the log's name tells it."""
+        if self.format != AUTO or self.log is None:
+            return self.format
+        name = Path(self.log).name
+        if name == trainer_state.FILE_NAME:
+            return STATE_FILE
+        return TENSORBOARD if EVENTS_NAME in name else AUTO
 
 
 class TrainingSettings(Settings):
     jobs: list[JobSettings] = Field(default_factory=list, description="The training jobs whose progress is read here.")
+
+    socket: Path | None = Field(
+        default=None, description="Unix socket for reports by POST; training.sock in run_dir where not given."
+    )
+    socket_mode: str = Field(
+        default="0666", pattern="^0[0-7]{3}$", description="Permissions of the socket: who may report."
+    )
 
     @field_validator("jobs")
     @classmethod

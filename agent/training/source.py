@@ -1,4 +1,4 @@
-"""Where records come from: a growing log, or a trainer_state.json. A source brings a run up to date."""
+"""Where records come from, and the first source: a growing log. A source brings a run up to date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from agent.base.trainlog import AUTO, Auto, Parser, Progress, open_format, trainer_state
+from agent.base.trainlog import AUTO, Auto, Parser, open_format
 from agent.base.trainlog.text import stamp, unwrap
 from agent.training.clock import LogClock
 from agent.training.run import Run
@@ -17,7 +17,6 @@ _CHUNKS = 3
 """Pieces of a log read in one turn at most: the work of a turn is bounded."""
 _FUTURE = 120.0
 """Seconds by which a log's clock may be ahead before the file's modification time is believed instead."""
-_STATE_LIMIT = 64 * 1024 * 1024
 
 
 class Source(Protocol):
@@ -124,53 +123,6 @@ class LogSource:
         for _ in self._parser.feed_all(preamble):
             pass
         self._unparsed_before = int(state["unparsed"]) - self._parser.unparsed
-
-
-class StateFileSource:
-    """Hugging Face's trainer_state.json; of a pattern the newest (one lies in each checkpoint)."""
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
-        self._path: Path | None = None
-        self._version: tuple[int, int, int] | None = None
-        self.unparsed = 0
-
-    def poll(self, run: Run, now: float) -> None:
-        path = newest(self._pattern, None)
-        if path is None:
-            raise FileNotFoundError(2, "no file matches", self._pattern)
-        status = path.stat()
-        version = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if path == self._path and version == self._version:
-            return
-        if status.st_size > _STATE_LIMIT:
-            raise OSError(27, f"is larger than {_STATE_LIMIT} bytes", str(path))
-        try:
-            records = trainer_state.records(path.read_text(encoding="utf-8", errors="replace"))
-        except ValueError:
-            self.unparsed += 1  # half written: read again when it has changed
-            records = []
-        self._path, self._version = path, version
-        self._take(run, records, min(status.st_mtime, now))
-
-    @staticmethod
-    def _take(run: Run, records: list[Progress], modified: float) -> None:
-        if not records:
-            return
-        last = records[-1].step or 0
-        if run.step is not None and last < run.step:
-            run.new_file()
-        known = run.step if run.step is not None and last >= run.step else -1
-        fresh = [record for record in records if (record.step or 0) > known]
-        for record in fresh:
-            run.take(record, None)
-        run.settle(modified)
-
-    def state(self) -> dict[str, Any]:
-        return {"unparsed": self.unparsed}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.unparsed = int(state.get("unparsed", 0))
 
 
 def readable(error: OSError) -> str:

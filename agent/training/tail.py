@@ -17,7 +17,7 @@ from typing import Any
 
 HEAD = 512 * 1024
 """Bytes read from the beginning of a file met for the first time: preamble and first steps."""
-LIMIT = 4 * 1024 * 1024
+LIMIT = 2 * 1024 * 1024
 """Bytes read in one go; a backlog larger than twice this is jumped over but for its end."""
 LINE = 64 * 1024
 """Bytes kept of one line; the rest of a longer one is dropped."""
@@ -62,7 +62,7 @@ class Tail:
         Raises:
             OSError: the file is not there, not readable or not a regular file.
         """
-        with _opened(self.path) as (descriptor, status):
+        with opened(self.path) as (descriptor, status):
             identity = (status.st_dev, status.st_ino)
             fresh = identity != self._file or not self._continues(descriptor, status.st_size)
             if fresh:
@@ -77,7 +77,7 @@ class Tail:
         Raises:
             OSError: as `read`.
         """
-        with _opened(self.path) as (descriptor, _):
+        with opened(self.path) as (descriptor, _):
             return [_text(line) for line in _ENDS.split(os.pread(descriptor, self._head, 0))[:-1]]
 
     def state(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Tail:
         """What was added to the file read so far before it was moved aside, if it still lies beside the new one."""
         for sibling in self.path.parent.glob(_literal(self.path.name) + "?*"):
             try:
-                with _opened(sibling) as (descriptor, status):
+                with opened(sibling) as (descriptor, status):
                     identity = (status.st_dev, status.st_ino)
                     if identity == self._file and self._continues(descriptor, status.st_size):
                         chunk = self._take(descriptor, status, fresh=False)
@@ -178,7 +178,7 @@ class Tail:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
     """A descriptor to read from; a pipe or a device is refused, for its opening or reading might wait for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -6,7 +6,6 @@ is required. The same object is accepted by the agent's socket.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import tzinfo
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import interval, number, stamp
+from agent.base.trainlog.text import interval, number, parse_json, stamp
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "step": ("step", "global_step", "current_steps", "iteration", "iter"),
@@ -48,7 +47,7 @@ class JsonLines(Parser):
 
     def parse(self, line: str) -> Progress | None:
         try:
-            values = json.loads(line[line.index("{") :])
+            values = parse_json(line[line.index("{") :])
         except ValueError:
             return None
         return record(values, self.tz) if isinstance(values, dict) else None

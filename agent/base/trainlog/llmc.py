@@ -12,22 +12,23 @@ from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
 from agent.base.trainlog.text import number
 
-_CONSOLE = re.compile(r"\bstep\s+(\d+)(?:/(\d+))?\s*\|(.*\bloss\b.*)")
+_CONSOLE = re.compile(r"\bstep\s+(\d+)(?:/(\d+))?\s*\|(?=.{0,300}\bloss\b)(.*)")
 _MAIN = re.compile(r"^s:(\d+) (tel|trl):(\S+)((?: \w+:\S+)*)\s*$")
+# Bounded repetitions: a search from each of a thousand digits to their end would take its time.
 _PARTS = {
     "loss": re.compile(r"(?:train )?loss:? *([-\w.+]+)"),
     "norm": re.compile(r"norm:? *([-\w.+]+)"),
     "lr": re.compile(r"\blr:? *([-\w.+]+)"),
-    "ms": re.compile(r"(?:dt:? *)?([\d.]+) ?ms"),
-    "mfu": re.compile(r"([-\d.]+)% \w+ MFU"),
-    "tokens": re.compile(r"([\d.,]+) tok/s|tok/sec:? *([\d.,]+)"),
+    "ms": re.compile(r"([\d.]{1,24}) ?ms"),
+    "mfu": re.compile(r"([-\d.]{1,24})% \w{1,9} MFU"),
+    "tokens": re.compile(r"([\d.,]{1,24}) tok/s|tok/sec:? *([\d.,]{1,24})"),
 }
 
 
 class LlmC(Parser):
     name = "llm.c"
     summary = "llm.c console and main.log"
-    claims = re.compile(r"\bstep\s+\d+(?:/\d+)?\s*\|.*\bloss\b|^s:\d+ t[er]l:")
+    claims = re.compile(r"\bstep\s+\d+(?:/\d+)?\s*\|.{0,300}\bloss\b|^s:\d+ t[er]l:")
     resumes = re.compile(r"^Resuming from ")
 
     def parse(self, line: str) -> Progress | None:

@@ -15,6 +15,8 @@ from agent.base.trainlog.text import fields, integer, number
 _HEADER = re.compile(r"iteration:?\s+(\d+)\s*/\s*(\d+|inf(?:inity)?)\s*\|", re.I)
 _VALIDATION = re.compile(r"validation loss at iteration (\d+)(?: on \w+ set)? \| (.*)", re.I)
 _TIMERS = re.compile(r"time \(ms\)\s*\|(.*)")
+_TIMER = re.compile(r" +([a-z][\w-]*) \.{2,}: \(?([\d.]+)(?:, ([\d.]+)\))?")
+"""One timer a line, the least and the greatest of all ranks: newer Megatron."""
 _COMMUNICATION = re.compile(r"all-?_?reduce|all-gather|reduce-scatter|grads-sync|params-sync|\brecv\b|\bsend\b")
 _LOSS_KEYS = ("lm loss", "lm-loss", "lm_loss", "loss", "total loss", "sft loss", "grpo loss")
 
@@ -26,19 +28,24 @@ class Megatron(Parser):
         r"elapsed time per iteration"
         r"|\biteration:?\s+\S+\s*/\s*\S+\s*\|\s*(?:consumed|elapsed|samples|tokens|learning|$)"
         r"|validation loss at iteration \d"
-        r"|^\s*time \(ms\)\s*\|",
+        r"|^\s*time \(ms\)\s*\|"
+        r"|^ +[a-z][\w-]* \.{2,}: \(?\d",
         re.I,
     )
-    heeds = re.compile(r"^\s*(?:\S+ )?\s*(seq_length|world_size)\s\.{3,}\s*(\d+)|using world size: (\d+)")
+    heeds = re.compile(r"\b(seq_length|world_size) \.{3,} (\d+)|using world size: (\d+)|(time)s? across ranks \(ms\)")
     resumes = re.compile(r"successfully loaded checkpoint|loading checkpoint from .* at iteration", re.I)
 
     _sequence_length: int | None = None
     _world_size: int | None = None
     _step_seconds: float | None = None
+    _communicating: float = 0.0
+    """Milliseconds in the timers read since their heading."""
 
     def heed(self, found: re.Match[str]) -> None:
-        name, value, world = found.groups()
-        if name == "seq_length":
+        name, value, world, times = found.groups()
+        if times:
+            self._communicating = 0.0
+        elif name == "seq_length":
             self._sequence_length = int(value)
         else:
             self._world_size = int(world or value)
@@ -51,12 +58,19 @@ class Megatron(Parser):
             value = number(loss)
             return Progress(validation_loss=value) if value is not None else None
         if found := _TIMERS.search(line):
-            return self._timers(found[1])
+            return self._share(_communication(found[1]))
+        if found := _TIMER.match(line):
+            self._communicating += number(found[3] or found[2]) or 0.0
+            return self._share(self._communicating)
         return None
 
     def ignores(self, line: str) -> bool:
-        """`time (ms) |` with no timer that communicates, or before the first iteration, tells nothing."""
-        return bool((found := _TIMERS.search(line)) and self._timers(found[1]) is None)
+        """Timers that do not communicate, or come before the first iteration, tell nothing."""
+        if found := _TIMERS.search(line):
+            return self._step_seconds is None or _communication(found[1]) is None
+        if found := _TIMER.match(line):
+            return self._step_seconds is None or not _COMMUNICATION.search(found[1])
+        return False
 
     @staticmethod
     def _last_header(line: str) -> re.Match[str] | None:
@@ -102,18 +116,18 @@ class Megatron(Parser):
             sequence_length=length,
         )
 
-    def _timers(self, rest: str) -> Progress | None:
-        """Share of communication: timers that send, receive or reduce, over the time of the iteration.
+    def _share(self, milliseconds: float | None) -> Progress | None:
+        """Communication over the time of the iteration; waiting for a pipeline peer counts: an upper bound."""
+        if milliseconds is None or not self._step_seconds:
+            return None
+        return Progress(communication_ratio=min(milliseconds / 1000 / self._step_seconds, 1.0))
 
-        Waiting for a pipeline peer is part of `forward-recv` and so of the share: it is an upper bound.
-        """
-        if not self._step_seconds:
-            return None
-        spent = [number(v) for k, v in fields(rest).items() if _COMMUNICATION.search(k)]
-        known = [value for value in spent if value is not None]
-        if not known:
-            return None
-        return Progress(communication_ratio=min(sum(known) / 1000 / self._step_seconds, 1.0))
+
+def _communication(timers: str) -> float | None:
+    """Milliseconds in timers of a line that send, receive or reduce; None if there are none."""
+    spent = [number(value) for name, value in fields(timers).items() if _COMMUNICATION.search(name)]
+    known = [value for value in spent if value is not None]
+    return sum(known) if known else None
 
 
 def _loss(values: dict[str, str]) -> float | None:

@@ -7,12 +7,12 @@ where the global batch size was logged before.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.text import parse_json
 
 _MARK = ":::MLLOG "
 _POSITIONS = ("step_num", "samples_count", "step", "epoch_num")
@@ -76,7 +76,7 @@ class MlLog(Parser):
 
 def _event(line: str) -> dict[str, Any] | None:
     try:
-        event = json.loads(line[line.index(_MARK) + len(_MARK) :])
+        event = parse_json(line[line.index(_MARK) + len(_MARK) :])
     except ValueError:
         return None
     return event if isinstance(event, dict) and "key" in event else None

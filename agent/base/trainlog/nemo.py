@@ -36,7 +36,7 @@ class Nemo(Parser):
 class NemoBar(Parser):
     name = "nemo1"
     summary = "NeMo 1, Lightning progress bar"
-    claims = re.compile(r"\bEpoch \d+:.*\d%\|")
+    claims = re.compile(r"\bEpoch \d+:.{0,200}\d%\|")
     resumes = Nemo.resumes
 
     def parse(self, line: str) -> Progress | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from typing import ClassVar
 from agent.base.trainlog import text
 from agent.base.trainlog.progress import Progress
 
+_STEP_LIMIT = 1 << 62
 NEVER = re.compile(r"(?!)")
 _OVER = re.compile(
     r"slurmstepd: error: \*\*\* (?:JOB|STEP)\b.*\bCANCELLED"
@@ -66,21 +68,28 @@ class Parser(ABC):
     def feed_line(self, line: text.Line) -> Progress | None:
         """As `feed`, for a line already unwrapped: several parsers share the work."""
         if not self.claims.search(line.text):
-            if found := self.heeds.search(line.text):
-                self.heed(found)
-            if not self._last:
+            return self._unclaimed(line)
+        try:
+            if self.ignores(line.text):
                 return None
-            if self.resumes.search(line.text):
-                self._resumed = True
-            return self._complete(Progress(ended=True), line) if _OVER.search(line.text) else None
-        if self.ignores(line.text):
-            return None
-        record = self.parse(line.text)
-        if record is None:
+            record = self.parse(line.text)
+        except (ValueError, ArithmeticError):  # a number beyond all measure
+            record = None
+        if record is None or (record.step or 0) >= _STEP_LIMIT:
             self.unparsed += 1
             return None
         self.parsed += 1
         return self._complete(record, line)
+
+    def _unclaimed(self, line: text.Line) -> Progress | None:
+        if found := self.heeds.search(line.text):
+            with contextlib.suppress(ValueError):
+                self.heed(found)
+        if not self._last:
+            return None
+        if self.resumes.search(line.text):
+            self._resumed = True
+        return self._complete(Progress(ended=True), line) if _OVER.search(line.text) else None
 
     def feed_all(self, lines: Iterable[str]) -> Iterator[Progress]:
         """The records of many lines; each may hold carriage returns."""

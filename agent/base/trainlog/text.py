@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-LINE_LIMIT = 16384
+LINE_LIMIT = 4096
 """Characters of a line that are looked at; a progress line is a few hundred long."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -36,7 +36,7 @@ def unwrap(line: str) -> Line:
     time: float | None = None
     if line.startswith('{"log":'):
         try:
-            envelope = json.loads(line)
+            envelope = parse_json(line)
             line = str(envelope["log"]).rstrip("\n")
             time = stamp(str(envelope.get("time", "")), timezone.utc)
         except (ValueError, KeyError, TypeError):
@@ -47,6 +47,18 @@ def unwrap(line: str) -> Line:
     if "\x1b" in line:
         line = _ESCAPES.sub("", line)
     return Line(line[:LINE_LIMIT], time)
+
+
+def parse_json(text: str) -> Any:
+    """As `json.loads`; what is nested too deeply to be read is a ValueError as well.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def stamp(text: str, tz: tzinfo | None = None) -> float | None:

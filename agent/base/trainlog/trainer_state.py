@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import number
+from agent.base.trainlog.text import number, parse_json
 
 FILE_NAME = "trainer_state.json"
 
@@ -19,7 +18,7 @@ def records(text: str) -> list[Progress]:
     Raises:
         ValueError: the text is not a trainer state (half written, another JSON file).
     """
-    state = json.loads(text)
+    state = parse_json(text)
     if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
         raise ValueError("not a trainer_state.json: it has no log_history")
     planned = state.get("max_steps")

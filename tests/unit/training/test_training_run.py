@@ -109,6 +109,32 @@ def test_after_the_end_a_first_step_is_another_run() -> None:
     assert run.running(last + 60)
 
 
+def bars(run: Run, steps: range, at: float) -> None:
+    """Bars as one turn reads them: without clocks, and never called a restart."""
+    for step in steps:
+        run.take(Progress(step=step, total_steps=16, elapsed=step * 60.0), None)
+    run.settle(at)
+
+
+def test_other_ranks_bars_after_the_end_are_copies() -> None:
+    run = Run()
+    bars(run, range(17), T0)
+    bars(run, range(17), T0 + 1)
+    assert (run.step, run.started, run.restarts) == (16, T0 - 16 * 60, 0)
+    assert not run.running(T0 + 2)
+
+
+def test_bars_that_take_their_time_after_the_end_are_another_run() -> None:
+    run = Run()
+    bars(run, range(17), T0)
+    for step in range(4):
+        bars(run, range(step, step + 1), T0 + 1000 + 60 * step)
+    assert run.step == 3
+    assert run.started == T0 + 1000
+    assert run.running(T0 + 1200)
+    assert run.restarts == 0
+
+
 def test_nan_loss_is_counted_and_no_loss_is_claimed() -> None:
     run = Run()
     made(run, range(1, 10), loss=2.0)

@@ -1,0 +1,281 @@
+"""Sources beside the log: TensorBoard files by real writers, reports to the socket, ranks."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import itertools
+import json
+import os
+import shutil
+import socket
+import stat
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.base.collector import Context, PartialFailure
+from agent.base.trainlog.events import DamagedFrame, EventReader
+from agent.collectors.training import Training
+from agent.training.settings import TrainingSettings
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "tests/data/training"
+WORKERS = ROOT.parent / "shared/data/training/alibaba_minibatch/job_1_norm.csv"
+
+
+def page(collector: Training) -> dict[tuple[str, ...], float]:
+    return {
+        (one.metric.name.removeprefix("gpuvigil_train_"), *one.labels[1:]): one.value for one in collector.collect()
+    }
+
+
+# TensorBoard
+
+
+def test_scalars_of_tensorboardx() -> None:
+    reader = EventReader()
+    records = reader.feed((DATA / "tensorboardX.tfevents").read_bytes()) + reader.flush()
+    assert [record.step for record in records] == list(range(10, 110, 10))
+    for record in records:
+        assert record.step is not None
+        assert record.loss == pytest.approx(10 / record.step)
+        assert record.grad_norm == pytest.approx(record.step / 10)
+        assert record.time == 1_700_000_000 + 2 * record.step
+    assert [record.validation_loss for record in records if record.validation_loss is not None] == [0.5]
+
+
+def test_scalars_written_as_tensors() -> None:
+    reader = EventReader()
+    records = reader.feed((DATA / "tensorboard_tensors.tfevents").read_bytes()) + reader.flush()
+    assert [record.loss for record in records] == [pytest.approx(3 - step / 10) for step in range(1, 6)]
+    assert {record.step_seconds for record in records} == {1.25}
+    assert {record.batch_size for record in records} == {64}
+
+
+@given(st.lists(st.integers(0, 2300), max_size=6))
+def test_however_the_bytes_come_the_records_are_the_same(cuts: list[int]) -> None:
+    data = (DATA / "tensorboardX.tfevents").read_bytes()
+    whole = EventReader()
+    expected = whole.feed(data) + whole.flush()
+    reader, records, at = EventReader(), [], 0
+    for cut in [*sorted(cuts), len(data)]:
+        records += reader.feed(data[at:cut])
+        at = max(at, cut)
+    assert records + reader.flush() == expected
+
+
+@given(at=st.integers(0, 2230), flip=st.integers(1, 255))
+def test_a_spoilt_byte_is_found_or_costs_at_most_its_frame(at: int, flip: int) -> None:
+    data = bytearray((DATA / "tensorboardX.tfevents").read_bytes())
+    data[at] ^= flip
+    reader = EventReader()
+    try:
+        records = reader.feed(bytes(data)) + reader.flush()
+    except DamagedFrame:
+        return
+    assert len(records) >= 9
+
+
+def test_event_files_are_followed_into_the_next_one(tmp_path: Path) -> None:
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(tmp_path / "*tfevents*")}]})
+    now = 1_700_000_300.0
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)), clock=lambda: now)
+    first = tmp_path / "a.tfevents.1"
+    data = (DATA / "tensorboardX.tfevents").read_bytes()
+    first.write_bytes(data[:1000])
+    os.utime(first, (now - 200, now - 200))
+    before = page(collector)["step",]
+    first.write_bytes(data)
+    os.utime(first, (now - 100, now - 100))
+    seen = page(collector)
+    assert before < seen["step",] == 100
+    assert seen["started_timestamp_seconds",] == 1_700_000_020
+    assert seen["last_step_timestamp_seconds",] == 1_700_000_200
+    shutil.copy(DATA / "tensorboard_tensors.tfevents", tmp_path / "b.tfevents.2")
+    os.utime(tmp_path / "b.tfevents.2", (now, now))
+    assert page(collector)["step",] == 5
+
+
+def test_a_file_whose_framing_is_lost_is_counted(tmp_path: Path) -> None:
+    file = tmp_path / "x.tfevents"
+    file.write_bytes(b"this is no event file at all")
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(file)}]})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    for _ in range(3):
+        assert page(collector)["log_lines_unparsed_total",] == 1
+
+
+# reports
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(self._path))
+
+
+def post(path: Path, body: bytes | str, method: str = "POST") -> tuple[int, str]:
+    connection = Unix(path)
+    try:
+        connection.request(method, "/progress", body)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def reporting(tmp_path: Path) -> Iterator[tuple[Training, Path]]:
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j"}], "socket": str(tmp_path / "s.sock")})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    page(collector)
+    yield collector, tmp_path / "s.sock"
+    collector.close()
+
+
+def test_a_report_is_progress(reporting: tuple[Training, Path]) -> None:
+    collector, path = reporting
+    assert page(collector) == {("log_readable",): 0}
+    assert post(path, json.dumps({"job_id": "j", "step": 10, "total_steps": 100, "loss": 2.5}))[0] == 200
+    seen = page(collector)
+    assert seen["step",] == 10
+    assert seen["running",] == 1
+    assert seen["last_step_timestamp_seconds",] == pytest.approx(time.time(), abs=30)
+
+
+def test_several_reports_in_one_post(reporting: tuple[Training, Path]) -> None:
+    collector, path = reporting
+    reports = [
+        {"job_id": "j", "step": step, "rank": rank, "step_seconds": 1.0 + rank} for step in (1, 2) for rank in (0, 1)
+    ]
+    assert post(path, json.dumps(reports[:2])) == (200, "2 taken\n")
+    assert post(path, "\n".join(map(json.dumps, reports[2:]))) == (200, "2 taken\n")
+    seen = page(collector)
+    assert seen["rank_step_seconds", "0"] == 1.0
+    assert seen["rank_step_seconds", "1"] == 2.0
+    assert seen["restarts_total",] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("", 400),
+        ("nonsense", 400),
+        ("[" * 60_000, 400),
+        ("3", 404),
+        ('{"job_id": "unknown", "step": 1}', 404),
+        ('{"job_id": "j"}', 400),
+        ('{"job_id": "j", "step": -1}', 400),
+        ("x" * 70_000, 413),
+        (b"\xff\xfe", 400),
+    ],
+)
+def test_a_bad_report_is_refused(reporting: tuple[Training, Path], body: Any, status: int) -> None:
+    collector, path = reporting
+    answer = post(path, body)
+    assert answer[0] == status
+    assert answer[1]
+    assert "step" not in {name for name, *_ in page(collector)}
+
+
+def test_other_methods_and_garbage_are_refused(reporting: tuple[Training, Path]) -> None:
+    _, path = reporting
+    assert post(path, "", method="GET")[0] == 405
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"\x16\x03\x01 not http\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_silent_clients_do_not_keep_others_out(reporting: tuple[Training, Path]) -> None:
+    _, path = reporting
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    try:
+        for client in silent:
+            client.connect(str(path))
+        assert post(path, '{"job_id": "j", "step": 1}')[0] == 200
+    finally:
+        for client in silent:
+            client.close()
+
+
+def test_permissions_and_leftovers_of_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j"}], "socket": str(path), "socket_mode": "0660"})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    page(collector)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    second = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    assert page(second) == {("log_readable",): 0}, "the reports are the first agent's"
+    second.close()
+    assert post(path, '{"job_id": "j", "step": 1}')[0] == 200
+    collector.close()
+    assert not path.exists()
+
+
+def test_a_file_in_the_sockets_place_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    path.write_text("precious")
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j"}], "socket": str(path)})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    with pytest.raises(PartialFailure, match="is not a socket"):
+        page(collector)
+    assert path.read_text() == "precious"
+
+
+# a status file that is replaced at each report, and ranks
+
+
+def test_a_status_file_replaced_by_rename_is_one_run(tmp_path: Path) -> None:
+    status = tmp_path / "status.json"
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(status)}]})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    begun = None
+    for step in (10, 20, 30):
+        new = tmp_path / "new"
+        new.write_text(json.dumps({"step": step, "time": time.time() - 100 + step}) + "\n")
+        new.replace(status)
+        seen = page(collector)
+        begun = begun or seen["started_timestamp_seconds",]
+        assert seen["step",] == step
+        assert seen["started_timestamp_seconds",] == begun
+        assert seen["restarts_total",] == 0
+
+
+@pytest.mark.skipif(not WORKERS.is_file(), reason="the worker times are not beside this checkout")
+def test_the_straggler_of_a_real_job_stands_out(tmp_path: Path) -> None:
+    """Real times of ten workers; the data's own description names worker 6 as the straggler."""
+    with WORKERS.open() as file:
+        table = csv.DictReader(file)
+        rows = sorted((int(row["time"]), int(row["worker"]), int(row["batch_time_norm"])) for row in table)
+    log = tmp_path / "log"
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(log)}]})
+    collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+    stragglers: dict[int, list[int]] = {}
+    for at, group in itertools.groupby(rows, key=lambda row: row[0]):
+        with log.open("a") as out:
+            for _, worker, pace in group:
+                report = {"step": at, "rank": worker, "step_seconds": pace / 1000, "time": time.time()}
+                out.write(json.dumps(report) + "\n")
+        paces = {int(key[1]): value for key, value in page(collector).items() if key[0] == "rank_step_seconds"}
+        assert len(paces) == 10
+        for worker, pace in paces.items():
+            if pace > 1.5 * statistics.median(paces.values()):
+                stragglers.setdefault(worker, []).append(at)
+    assert list(stragglers) == [6]
+    assert 1000 < stragglers[6][0] < 2000, "in the middle of the training"
