@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import ssl
 import sys
 import time
 import urllib.request
 from dataclasses import asdict
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from agent import maintenance
 from agent.base.config import parse_duration
 from agent.base.errors import Exit, VigilError
 from agent.base.exposition import OPENMETRICS, TEXT
+
+if TYPE_CHECKING:
+    from agent.settings import AgentConfig
 
 _ASK_SECONDS = 10.0
 
@@ -115,24 +120,34 @@ def _check(args: argparse.Namespace) -> int:
 
 def _page_to_judge(args: argparse.Namespace) -> tuple[str | None, str]:
     """The page and where it comes from; None and the reason if there is none."""
-    from agent.base.web import format_address, parse_address
+    from agent.oneshot import collect_once
     from agent.settings import load_config
 
     config = load_config(args.config)
+    why = "no agent was asked"
     if not args.once:
-        host, port = parse_address(config.listen)
-        scheme = "https" if config.web_config_file else "http"
-        url = args.url or f"{scheme}://{format_address(host or '127.0.0.1', port)}/metrics"
+        url = args.url or _own_url(config)
         try:
             with urllib.request.urlopen(url, timeout=_ASK_SECONDS) as answer:
                 return answer.read().decode("utf-8", "replace"), url
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
-            if args.url or not isinstance(reason, ConnectionRefusedError):
+            # no agent, or one that keeps its page from us: look ourselves; one that is too slow is a finding
+            ours = isinstance(reason, (ConnectionRefusedError, ssl.SSLError)) or getattr(error, "code", 0) == 401
+            if args.url or not ours:
                 return None, f"{url}: {reason}"
-    from agent.oneshot import collect_once
+            why = f"{url}: {reason}"
+    return collect_once(config).page(TEXT).decode(), f"one collection; {why}"
 
-    return collect_once(config).page(TEXT).decode(), "one collection; no agent was asked"
+
+def _own_url(config: AgentConfig) -> str:
+    """Where this node's agent shows its page."""
+    from agent.base.web import format_address, parse_address
+    from agent.base.web.webconfig import load_web_config
+
+    host, port = parse_address(config.listen)
+    secure = config.web_config_file is not None and load_web_config(config.web_config_file).tls_server_config
+    return f"{'https' if secure else 'http'}://{format_address(host or '127.0.0.1', port)}/metrics"
 
 
 def _state_dir(args: argparse.Namespace) -> str:

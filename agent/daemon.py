@@ -7,6 +7,7 @@ event loop that answers scrapes and never waits on a collector.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from agent.base import log
 from agent.base.collector import Context
 from agent.base.errors import ConfigError, Exit
 from agent.base.notify import Notifier
-from agent.base.web import Server, format_address, parse_address
+from agent.base.web import Server, WebSecurity, format_address, parse_address
 from agent.endpoints import build_app
 from agent.runner import Runner
 from agent.settings import AgentConfig, kinds, load_config
@@ -87,7 +88,14 @@ class Daemon:
             ConfigError: the address to listen on is taken.
         """
         loop = asyncio.get_running_loop()
-        self.server.listen(*parse_address(self._config.listen))
+        host, port = parse_address(self._config.listen)
+        self.server.listen(host, port)
+        watching = None
+        if self._config.web_config_file is not None:
+            self.runner.security = WebSecurity(self.server, self._config.web_config_file)
+            watching = loop.create_task(self.runner.security.watch())
+        elif not _is_loopback(self.server.addresses[0][0]):
+            _log.warning("open to the network without TLS or password: set web_config_file")
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
@@ -100,6 +108,8 @@ class Daemon:
             await self._tick_until_stopped()
         finally:
             self._notifier.stopping()
+            if watching is not None:
+                watching.cancel()
             _log.info("stopping")
             await self.server.stop()
             hanging = await asyncio.to_thread(self.runner.stop)
@@ -148,6 +158,10 @@ class Daemon:
             self.runner.configure(config.enabled())
             _log.info("configuration reloaded")
         self._notifier.ready("configuration reloaded" if self.runner.reload_good else "reload refused; see the log")
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
 
 
 def _status(snapshot: Snapshot) -> str:

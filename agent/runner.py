@@ -15,7 +15,7 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
 from agent.base.exposition import Family, Renderer
-from agent.base.web import Server
+from agent.base.web import Server, WebSecurity
 from agent.budget import Budget
 from agent.intake import Intake, gather
 from agent.snapshot import Snapshot, Status
@@ -55,6 +55,8 @@ class Runner:
         self.context = context
         self.server: Server | None = None
         """Whose requests are counted on the page."""
+        self.security: WebSecurity | None = None
+        """Whose reload counts, too."""
         self._strict = strict
         self._monotonic = monotonic
         self._wall = wall
@@ -123,7 +125,7 @@ class Runner:
         yield own.BUILD.sample(1, __version__, platform.python_version())
         yield own.START_TIME.sample(self._started)
         yield own.TICK_TIME.sample(self._wall())
-        yield own.RELOAD_OK.sample(self.reload_good)
+        yield own.RELOAD_OK.sample(self.reload_good and (self.security is None or self.security.good))
         yield own.RELOAD_TIME.sample(self.reload_time)
         yield own.CPU_SECONDS.sample(self._usage[1])
         yield own.RSS.sample(self._usage[2])

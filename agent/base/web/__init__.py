@@ -10,6 +10,7 @@ server.start()                      # in a running event loop
 from agent.base.web.address import format_address, parse_address
 from agent.base.web.app import App
 from agent.base.web.message import Handler, HttpError, Request, Response, as_json, page, text
+from agent.base.web.secure import WebSecurity
 from agent.base.web.server import Guard, Limits, Server, holder
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Request",
     "Response",
     "Server",
+    "WebSecurity",
     "as_json",
     "format_address",
     "holder",

@@ -13,6 +13,7 @@ import h11
 
 from agent.base.web.app import Route
 from agent.base.web.message import Handler, HttpError, Request, Response, text
+from agent.base.web.tls import has_allowed_name
 
 if TYPE_CHECKING:
     from agent.base.web.server import Server
@@ -54,8 +55,13 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)  # so that resume_writing means: all is sent
         address = transport.get_extra_info("peername")
         self._peer = str(address[0]) if isinstance(address, tuple) else ""
+        allowed = self._server.allowed_names
+        if allowed is not None and not has_allowed_name(transport.get_extra_info("peercert"), allowed):
+            self._server.refused["handshake"] += 1
+            return self.abort()
         if self.dying:  # dropped during its handshake
             self._transport.abort()
+        return None
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:

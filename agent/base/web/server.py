@@ -76,6 +76,8 @@ class Server:
         self.guard = guard
         self.headers: tuple[tuple[str, str], ...] = ()
         """Sent with every answer."""
+        self.allowed_names: list[str] | None = None
+        """Names, one of which a client's certificate must carry; None lets every verified one in."""
         self.wall = wall
         self.now: Callable[[], float] = time.monotonic
         self.connections: dict[Connection, None] = {}
