@@ -10,8 +10,8 @@ _SLACK = 120.0
 class LogClock:
     """Corrects a log's zoneless clock by whole half hours, the step of nearly all time zones.
 
-    The file's modification time is when its last line was written, on our clock: where that line has a
-    clock of its own, the difference is the zone's, if it is plausible and close to whole half hours.
+    The file's modification time is when its last line was written, on our clock: the difference to the clock
+    of a progress line at the end is the zone's, if it is plausible and close to whole half hours.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class LogClock:
         """Seconds to add to the log's times."""
 
     def learn(self, last_line: float, modified: float) -> None:
-        """Compare the time in the file's last line with the file's modification time."""
+        """Compare the time in one of the file's last lines with the file's modification time."""
         difference = modified - last_line
         whole = round(difference / _HALF_HOUR) * _HALF_HOUR
         if abs(whole) <= _FURTHEST and abs(difference - whole) <= _SLACK:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from agent.base.trainlog import AUTO, Auto, Parser, open_format
-from agent.base.trainlog.text import stamp, unwrap
+from agent.base.trainlog import AUTO, Auto, Parser, Progress, open_format
 from agent.training.clock import LogClock
 from agent.training.run import Run
 from agent.training.tail import Tail, newest
 
 _CHUNKS = 3
 """Pieces of a log read in one turn at most: the work of a turn is bounded."""
+_RECENT_LINES = 10
+"""A progress line this near to the end of the log was written when the file was written last."""
 _FUTURE = 120.0
 """Seconds by which a log's clock may be ahead before the file's modification time is believed instead."""
 
@@ -47,6 +49,8 @@ class LogSource:
         self._tail: Tail | None = None
         self._parser = self._new_parser()
         self._unparsed_before = 0
+        self._begun: float | None = None
+        """The run's start by the log's own clock."""
         self.skipped = 0
         """Bytes of the log that were not read because too many had come."""
 
@@ -57,7 +61,7 @@ class LogSource:
     def poll(self, run: Run, now: float) -> None:
         path = newest(self._pattern, self._tail.path if self._tail else None)
         if path is None:
-            raise FileNotFoundError(2, "no file matches", self._pattern)
+            raise FileNotFoundError(errno.ENOENT, "no file matches", self._pattern)
         if self._tail is None or path != self._tail.path:
             self._tail = Tail(path)
         for _ in range(_CHUNKS):
@@ -75,14 +79,28 @@ class LogSource:
 
     def _take(self, run: Run, lines: list[str], modified: float | None, now: float) -> None:
         """Feed lines; `modified` is when the last of them was written, None if more are to come."""
-        if not lines:
-            return
-        records = list(self._parser.feed_all(lines))
-        if modified is not None and self._zone is None and (last := stamp(unwrap(lines[-1]).text)) is not None:
-            self._clock.learn(last, modified)
+        records: list[Progress] = []
+        recent: float | None = None
+        for left, line in zip(range(len(lines), 0, -1), lines, strict=True):
+            for record in self._parser.feed_all([line]):
+                records.append(record)
+                if left <= _RECENT_LINES and record.time is not None:
+                    recent = record.time
+        if modified is not None and recent is not None and self._zone is None:
+            self._set_clock(run, recent, modified)
         for record in records:
             at = None if record.time is None else record.time + self._clock.offset
+            begun = run.started
             run.take(record, at if at is None or at <= now + _FUTURE else None)
+            if run.started != begun:
+                self._begun = record.time
+
+    def _set_clock(self, run: Run, recent: float, modified: float) -> None:
+        """Learn the zone of the log's clock; the start may have been read before it was known."""
+        before = self._clock.offset
+        self._clock.learn(recent, modified)
+        if self._begun is not None and run.started == self._begun + before:
+            run.started = self._begun + self._clock.offset
 
     def _new_parser(self) -> Parser:
         return open_format(self._format, self._zone)

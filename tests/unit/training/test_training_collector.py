@@ -19,6 +19,7 @@ from agent.base.errors import ConfigError
 from agent.collectors.training import Training
 from agent.intake import Intake
 from agent.training.settings import TrainingSettings
+from agent.training.tail import HEAD
 
 DATA = Path(__file__).parents[2] / "data/training"
 Page = dict[str, float]
@@ -137,6 +138,23 @@ def test_a_log_in_another_zone_is_set_right(bench: Bench) -> None:
     seen = bench.page()
     assert seen["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=2)
     assert seen["started_timestamp_seconds"] == pytest.approx(bench.now - 10, abs=2)
+
+
+def test_the_start_of_a_long_log_in_another_zone_is_set_right_too(bench: Bench) -> None:
+    """The first steps are read before the end of the file shows the zone."""
+    lines = [megatron(step, bench.now - 7200 - 5000 + step, total=9000) + "time (ms) | x: 1\n" for step in range(5001)]
+    bench.write(*lines)
+    assert bench.log.stat().st_size > 2 * HEAD
+    seen = bench.page()
+    assert seen["step"] == 5000
+    assert seen["started_timestamp_seconds"] == pytest.approx(bench.now - 5000, abs=2)
+    assert seen["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=2)
+
+
+def test_other_lines_behind_the_progress_teach_no_zone(bench: Bench) -> None:
+    """Half an hour of chatter after the last step is no time zone."""
+    bench.write(megatron(1, bench.now - 1800), *(f"worker {i} says hello\n" for i in range(20)))
+    assert bench.page()["last_step_timestamp_seconds"] == pytest.approx(bench.now - 1800, abs=2)
 
 
 def test_a_clock_ahead_is_not_believed(bench: Bench) -> None:
