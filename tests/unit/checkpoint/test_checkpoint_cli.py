@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.checkpoint.progress import Progress
 from agent.cli import main
+from agent.settings import loads_config
 
 Build = Callable[..., Path]
 
@@ -130,3 +133,27 @@ def test_service_without_jobs_says_what_to_configure(capsys: pytest.CaptureFixtu
     config.write_text("{}\n")
     assert main(["checkpoint", "verify-service", "--config", str(config)]) == 2
     assert "collectors.checkpoint.jobs" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_drawn_on_a_terminal_only_and_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        with Progress(1000, stream) as progress:
+            now += 1.0
+            progress(250)
+        assert (" 25.0 %" in stream.getvalue()) is drawn
+        assert stream.getvalue().endswith("\r\x1b[K") is drawn
+
+
+def test_what_the_documentation_shows_is_accepted() -> None:
+    """The configuration in docs/training.md."""
+    text = (Path(__file__).parents[3] / "docs/training.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    jobs = loads_config(example, environ={}).collectors.checkpoint.jobs
+    assert jobs[0].interval == 4 * 3600
