@@ -29,7 +29,7 @@ TARGETS: Final = ("simulator", "overlay")
 
 _FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 _CORE: Final = ("state.c", "model.c")
-_CONTROL: Final = ("control.c", *_CORE)
+_CONTROL: Final = ("control.c", "layout.c", *_CORE)
 _COMMON: Final = ("entry.c", "layer.c", "field_table.c", "watch.c", *_CORE)
 _LIBRARIES: Final = {
     "simulator": (

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 struct control {
     int file;
+    pthread_mutex_t threads; /* the file's lock keeps processes apart, this one the threads of ours */
     struct world *world;
 };
 
@@ -93,6 +95,7 @@ EXPORT struct control *gpuvigil_open(const char *path, char *why)
         free(control);
         return NULL;
     }
+    pthread_mutex_init(&control->threads, NULL);
     return control;
 }
 
@@ -100,6 +103,7 @@ EXPORT void gpuvigil_close(struct control *control)
 {
     munmap(control->world, sizeof *control->world);
     close(control->file);
+    pthread_mutex_destroy(&control->threads);
     free(control);
 }
 
@@ -128,15 +132,17 @@ EXPORT int64_t gpuvigil_boot_now(void)
     return boot_now();
 }
 
-static void lock(const struct control *control)
+static void lock(struct control *control)
 {
+    pthread_mutex_lock(&control->threads);
     while (flock(control->file, LOCK_EX) != 0 && errno == EINTR)
         ;
 }
 
-static void unlock(const struct control *control)
+static void unlock(struct control *control)
 {
     flock(control->file, LOCK_UN);
+    pthread_mutex_unlock(&control->threads);
 }
 
 /* Makes room in a full ring: drops the oldest entry that is over, and keeps what it counted. 0 if none is over. */

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 
 #define BANKS 8           /* handles of the last eight initialisations differ, so that a stale one is caught */
-#define MAPS 64
 
 static struct device table[BANKS][MAX_GPUS][MAX_MIG + 1];
 
@@ -20,13 +19,13 @@ static uint64_t order;          /* a nibble per index: which GPU it is */
 static uint32_t shown;          /* GPUs that this initialisation found */
 static struct world *current;   /* NULL = not initialised */
 
-/* Worlds stay mapped as long as the process: a hanging caller may still look at one. */
-static struct {
+/* Worlds stay mapped as long as the process: a hanging caller may still look at one. Under `life`. */
+static struct map {
     dev_t device;
     ino_t inode;
     struct world *world;
-} maps[MAPS];
-static unsigned int mapped;
+    struct map *next;
+} *maps;
 
 static const char *state_path(char *buffer, size_t size)
 {
@@ -47,20 +46,19 @@ static struct world *open_world(void)
     struct stat status;
     if (path == NULL || stat(path, &status) != 0)
         return NULL;
-    for (unsigned int i = 0; i < mapped; i++)
-        if (maps[i].device == status.st_dev && maps[i].inode == status.st_ino
-            && !__atomic_load_n(&maps[i].world->header.closed, __ATOMIC_ACQUIRE))
-            return maps[i].world;
-    if (mapped == MAPS)
-        return NULL;
-    struct world *world = world_map(path, 0, why);
+    for (struct map *map = maps; map != NULL; map = map->next)
+        if (map->device == status.st_dev && map->inode == status.st_ino
+            && !__atomic_load_n(&map->world->header.closed, __ATOMIC_ACQUIRE))
+            return map->world;
+    struct map *map = malloc(sizeof *map);
+    struct world *world = map != NULL ? world_map(path, 0, why) : NULL;
     if (world == NULL) {
-        fprintf(stderr, "gpuvigil simulator: %s: %s\n", path, why);
+        fprintf(stderr, "gpuvigil simulator: %s: %s\n", path, map != NULL ? why : "out of memory");
+        free(map);
         return NULL;
     }
-    maps[mapped].device = status.st_dev;
-    maps[mapped].inode = status.st_ino;
-    maps[mapped++].world = world;
+    *map = (struct map){status.st_dev, status.st_ino, world, maps};
+    maps = map;
     return world;
 }
 

@@ -79,6 +79,12 @@ void *real(void **slot, const char *name)
     return found;
 }
 
+static void forget_handles(void)
+{
+    for (unsigned int i = 0; i < HANDLES; i++)
+        __atomic_store_n(&known[i].handle, NULL, __ATOMIC_RELEASE);
+}
+
 /* Maps the state file if there is one and it is not yet, or no longer, ours. Under `life`. */
 static void look_for_world(void)
 {
@@ -91,7 +97,7 @@ static void look_for_world(void)
     world = path != NULL && *path != '\0' ? world_map(path, 0, why) : NULL;
     if (world != NULL && !world->header.overlay)
         world = NULL; /* a simulator's world may hold faults without end */
-    memset(known, 0, sizeof known);
+    forget_handles();
     __atomic_store_n(&current, world, __ATOMIC_RELEASE); /* the old one stays mapped: a hanging call may look at it */
 }
 
@@ -195,7 +201,7 @@ static void begin(void)
     uint64_t found = 0;
     uint32_t count = 0, plain = 1;
     const struct world *world = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
-    memset(known, 0, sizeof known);
+    forget_handles();
     if (world != NULL) {
         gpu_read(world, NODE, &node);
         count = enumerate(world, &node, boot_now(), &found);

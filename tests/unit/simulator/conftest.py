@@ -1,0 +1,95 @@
+"""Fixtures: a world, and nvidia-ml-py of its own that lives in it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pynvml
+import pytest
+
+from chaos.simulator.build import LIBRARY, build
+from chaos.simulator.world import STATE_VARIABLE, World
+
+START = 1_700_000_000.0  # a moment in the steps of a training cycle; any will do
+
+
+def private_pynvml(library: Path) -> ModuleType:
+    """A copy of nvidia-ml-py bound to `library`, whatever other tests do with theirs."""
+    assert pynvml.__file__ is not None
+    name = f"pynvml_on_{abs(hash(library))}"
+    spec = importlib.util.spec_from_file_location(name, pynvml.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    module.nvmlLib = ctypes.CDLL(str(library))  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    return build()
+
+
+@pytest.fixture(scope="session")
+def bound(library: Path) -> ModuleType:
+    return private_pynvml(library / LIBRARY)
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
+    """Creates worlds; by default one H100 with its clock frozen, which the environment then names."""
+    made: list[World] = []
+
+    def create(**options: Any) -> World:
+        path = tmp_path / f"state{len(made)}"
+        world = World.create(path, **{"gpus": 1, "speed": 0.0, "start": START, "seed": 7, **options})
+        made.append(world)
+        monkeypatch.setenv(STATE_VARIABLE, str(path))
+        return world
+
+    yield create
+    for world in made:
+        world.clear()
+        world.close()
+
+
+@pytest.fixture
+def nvml(bound: ModuleType) -> Iterator[Callable[[], ModuleType]]:
+    """Initialises nvidia-ml-py in the world that the environment names; shuts it down afterwards."""
+    started = 0
+
+    def start() -> ModuleType:
+        nonlocal started
+        bound.nvmlInit()
+        started += 1
+        return bound
+
+    yield start
+    for _ in range(started):
+        try:
+            bound.nvmlShutdown()
+        except bound.NVMLError_Uninitialized:
+            break
+
+
+@pytest.fixture
+def in_world(library: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command, as a user would, on the simulator."""
+
+    def run(*command: str, state: Path, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+        world = {"LD_LIBRARY_PATH": str(library), STATE_VARIABLE: str(state)}
+        return subprocess.run(
+            command, env={**os.environ, **world, **env}, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
