@@ -41,6 +41,7 @@ class Host:
         yield from self._stat()
         yield m.LOAD1.sample(float(self._read("loadavg").split()[0]))
         yield from self._memory()
+        yield from self._oom_kills()
         yield from self._disks()
 
     def close(self) -> None: ...
@@ -61,6 +62,8 @@ class Host:
                 cpus += 1
             elif key == "btime":
                 yield m.BOOT_TIME.sample(float(rest))
+            elif key == "procs_blocked":
+                yield m.PROCESSES_BLOCKED.sample(float(rest))
         yield m.CPUS.sample(cpus)
 
     def _utilization(self, ticks: dict[str, int]) -> Iterator[Sample]:
@@ -86,6 +89,12 @@ class Host:
             yield m.MEMORY_AVAILABLE.sample(found["MemAvailable"])
         if "SwapTotal" in found and "SwapFree" in found:
             yield m.SWAP_USED.sample(found["SwapTotal"] - found["SwapFree"])
+
+    def _oom_kills(self) -> Iterator[Sample]:
+        for line in self._read("vmstat").splitlines():
+            key, _, rest = line.partition(" ")
+            if key == "oom_kill":
+                yield m.OOM_KILLS.sample(float(rest))
 
     def _disks(self) -> Iterator[Sample]:
         for line in self._read("diskstats").splitlines():

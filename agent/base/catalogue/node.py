@@ -15,6 +15,8 @@ LOAD1 = Metric("gpuvigil_node_load1", "gauge", "Load average over one minute.")
 MEMORY_TOTAL = Metric("gpuvigil_node_memory_total_bytes", "gauge", "Memory.", "bytes")
 MEMORY_AVAILABLE = Metric("gpuvigil_node_memory_available_bytes", "gauge", "Memory available to new work.", "bytes")
 SWAP_USED = Metric("gpuvigil_node_swap_used_bytes", "gauge", "Swap in use.", "bytes")
+PROCESSES_BLOCKED = Metric("gpuvigil_node_processes_blocked", "gauge", "Tasks blocked on I/O.")
+OOM_KILLS = Metric("gpuvigil_node_oom_kills", "counter", "Processes killed for want of memory.")
 DISK_READ = Metric("gpuvigil_node_disk_read_bytes", "counter", "Bytes read.", "bytes", ("device",))
 DISK_WRITTEN = Metric("gpuvigil_node_disk_written_bytes", "counter", "Bytes written.", "bytes", ("device",))
 DISK_BUSY = Metric("gpuvigil_node_disk_io_seconds", "counter", "Time the device was busy.", "seconds", ("device",))
@@ -48,6 +50,12 @@ NET_SENT = Metric("gpuvigil_node_network_sent_bytes", "counter", "Bytes sent.", 
 NET_ERRORS = Metric(
     "gpuvigil_node_network_errors", "counter", "Errors and drops, by direction.", labels=("device", "direction", "kind")
 )
+NET_UP = Metric("gpuvigil_node_network_up", "gauge", "1 if the interface is operationally up.", labels=("device",))
+NET_SPEED = Metric(
+    "gpuvigil_node_network_speed_bytes_per_second", "gauge", "Negotiated speed.", "bytes_per_second", ("device",)
+)
+TCP_RETRANSMITTED = Metric("gpuvigil_node_tcp_retransmitted_segments", "counter", "TCP segments sent again.")
+TCP_SENT = Metric("gpuvigil_node_tcp_sent_segments", "counter", "TCP segments sent.")
 MAINTENANCE_UNTIL = Metric(
     "gpuvigil_node_maintenance_until_timestamp_seconds",
     "gauge",

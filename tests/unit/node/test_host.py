@@ -15,6 +15,7 @@ cpu1 500 5 250 4000 200 0 45 0 0 0
 intr 1 2 3
 btime 1795340428
 procs_running 1
+procs_blocked 3
 """
 MEMINFO = """MemTotal:       2113000 kB
 MemFree:         100000 kB
@@ -40,6 +41,7 @@ def proc(tmp_path: Path) -> Path:
         "meminfo": MEMINFO,
         "diskstats": DISKS,
         "loadavg": "1.25 1.5 1.75 2/300 4242\n",
+        "vmstat": "nr_free_pages 5\noom_kill 2\n",
     }.items():
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -58,6 +60,8 @@ def test_recorded_values(proc: Path) -> None:
     assert found[m.CPUS.stem, ()] == 2
     assert found[m.BOOT_TIME.stem, ()] == 1795340428
     assert found[m.LOAD1.stem, ()] == 1.25
+    assert found[m.PROCESSES_BLOCKED.stem, ()] == 3
+    assert found[m.OOM_KILLS.stem, ()] == 2
     assert found[m.MEMORY_TOTAL.stem, ()] == 2113000 * 1024
     assert found[m.MEMORY_AVAILABLE.stem, ()] == 1500000 * 1024
     assert found[m.SWAP_USED.stem, ()] == 100000 * 1024

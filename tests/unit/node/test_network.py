@@ -1,5 +1,6 @@
 """Interfaces from a recorded /proc/net/dev."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,33 @@ veth12: 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9
 """
 
 
-def test_recorded_values(tmp_path: Path) -> None:
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "dev").write_text(DEV)
-    samples = list(Network(NetworkSettings(proc=tmp_path), Context("", "")).collect())
+SNMP = """Ip: Forwarding DefaultTTL
+Ip: 2 64
+Tcp: RtoAlgorithm OutSegs RetransSegs
+Tcp: 1 533979 944
+"""
+
+
+def test_recorded_values(tree: Callable[[Mapping[str, str]], Path]) -> None:
+    root = tree(
+        {
+            "net/dev": DEV,
+            "net/snmp": SNMP,
+            "class/net/eth0/operstate": "up\n",
+            "class/net/eth0/speed": "100000\n",
+            "class/net/ib0/operstate": "down\n",
+            "class/net/ib0/speed": "-1\n",
+        }
+    )
+    samples = list(Network(NetworkSettings(proc=root, sys=root), Context("", "")).collect())
     found = {(s.metric.stem, s.labels): s.value for s in samples}
-    assert {labels[0] for _, labels in found} == {"eth0", "ib0"}
+    assert {labels[0] for _, labels in found if labels} == {"eth0", "ib0"}
+    assert found[m.NET_UP.stem, ("eth0",)] == 1
+    assert found[m.NET_UP.stem, ("ib0",)] == 0
+    assert found[m.NET_SPEED.stem, ("eth0",)] == 12.5e9
+    assert (m.NET_SPEED.stem, ("ib0",)) not in found
+    assert found[m.TCP_RETRANSMITTED.stem, ()] == 944
+    assert found[m.TCP_SENT.stem, ()] == 533979
     assert found[m.NET_RECEIVED.stem, ("eth0",)] == 844474977, "no blank after the colon"
     assert found[m.NET_SENT.stem, ("eth0",)] == 2417753
     assert [
