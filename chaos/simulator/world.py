@@ -91,7 +91,7 @@ class World:
     def __init__(self, path: Path) -> None:
         self._library = _library()
         why = ctypes.create_string_buffer(256)
-        self._control = self._library.gpuvigil_open(os.fsencode(path), why)
+        self._control: int | None = self._library.gpuvigil_open(os.fsencode(path), why)
         if not self._control:
             raise ConfigError(f"{path}: {why.value.decode(errors='replace')}")
         self.path = path
@@ -208,10 +208,16 @@ class World:
             self.close()
 
     @property
+    def _open_control(self) -> int:
+        if self._control is None:
+            raise VigilError(f"{self.path}: this World was closed")
+        return self._control
+
+    @property
     def gpus(self) -> list[Gpu]:
         found = []
         for index in range(self._header().gpus):
-            record = self._library.gpuvigil_identity(self._control, index).contents
+            record = self._library.gpuvigil_identity(self._open_control, index).contents
             bus_id = f"{record.pci_domain:04X}:{record.pci_bus:02X}:{record.pci_device:02X}.0"
             found.append(Gpu(index, record.uuid.decode(), record.name.decode(), bus_id, record.memory_total))
         return found
@@ -255,7 +261,7 @@ class World:
         length = 0 if duration is None else max(1, int(duration * _NS))
         if kind == "xid" and not length and packed[1] == 0:
             length = 1  # an Xid happens and is over
-        result = self._library.gpuvigil_set(self._control, cell, entry.number, int(at * _NS), length, packed)
+        result = self._library.gpuvigil_set(self._open_control, cell, entry.number, int(at * _NS), length, packed)
         if result == -errno.EPERM:
             raise ConfigError(f"fault {kind}: over a real driver every fault needs a duration (--for TIME)")
         if result < 0:
@@ -266,7 +272,7 @@ class World:
 
     def clear(self, id: int | None = None) -> int:
         """Lift the fault with this id, or all; returns how many were lifted: 0 if it was over already."""
-        return sum(int(self._library.gpuvigil_clear(self._control, cell, id or 0)) for cell in self._cells())
+        return sum(int(self._library.gpuvigil_clear(self._open_control, cell, id or 0)) for cell in self._cells())
 
     def faults(self) -> list[Fault]:
         """The faults that act or will; those that are over are left out."""
@@ -295,7 +301,7 @@ class World:
     def now(self) -> float:
         """The simulated time, Unix seconds."""
         clock = records.Clock()
-        self._library.gpuvigil_clock(self._control, ctypes.byref(clock))
+        self._library.gpuvigil_clock(self._open_control, ctypes.byref(clock))
         passed = (self._library.gpuvigil_boot_now() - clock.boot) * clock.speed
         return float(clock.sim + passed) / _NS
 
@@ -305,7 +311,7 @@ class World:
         Raises:
             ConfigError: speed outside 0 to 1e6, or a step back (counters never step back).
         """
-        if self._library.gpuvigil_set_clock(self._control, speed, int(step * _NS)) != 0:
+        if self._library.gpuvigil_set_clock(self._open_control, speed, int(step * _NS)) != 0:
             raise ConfigError(f"speed={speed} must be 0 to 1e6, step={step} must not be negative")
 
     def freeze(self) -> None:
@@ -314,7 +320,7 @@ class World:
     def step(self, seconds: float) -> None:
         """Move the clock forward, at the speed it has."""
         clock = records.Clock()
-        self._library.gpuvigil_clock(self._control, ctypes.byref(clock))
+        self._library.gpuvigil_clock(self._open_control, ctypes.byref(clock))
         self.set_clock(clock.speed, seconds)
 
     def set_workload(self, workload: str, gpu: int | None = None) -> None:
@@ -324,7 +330,7 @@ class World:
         for index in self._cells()[:-1] if gpu is None else [self._gpu(gpu)]:
             state = self._state(index)
             state.workload = records.WORKLOADS.index(workload)
-            self._library.gpuvigil_change(self._control, index, ctypes.byref(state))
+            self._library.gpuvigil_change(self._open_control, index, ctypes.byref(state))
 
     def set_process(
         self, gpu: int, pid: int, memory_bytes: int, *, graphics: bool = False, gpu_instance: int = 0
@@ -351,7 +357,7 @@ class World:
         Raises:
             ConfigError: the model has no MIG, or the slices do not fit.
         """
-        record = self._library.gpuvigil_identity(self._control, self._gpu(gpu)).contents
+        record = self._library.gpuvigil_identity(self._open_control, self._gpu(gpu)).contents
         if slices and not record.features & profiles.MIG:
             raise ConfigError(f"{record.name.decode()} cannot be partitioned (MIG)")
         if any(size not in (1, 2, 3, 4, 7) for size in slices) or sum(slices) > records.MAX_MIG:
@@ -360,16 +366,16 @@ class World:
         state.mig = len(slices)
         for index in range(records.MAX_MIG):
             state.mig_slices[index] = slices[index] if index < len(slices) else 0
-        self._library.gpuvigil_change(self._control, gpu, ctypes.byref(state))
+        self._library.gpuvigil_change(self._open_control, gpu, ctypes.byref(state))
 
     def _put_processes(self, gpu: int, state: records.GpuState, entries: list[records.Process]) -> None:
         state.processes = len(entries)
         for index, entry in enumerate(entries):
             state.process[index] = entry
-        self._library.gpuvigil_change(self._control, gpu, ctypes.byref(state))
+        self._library.gpuvigil_change(self._open_control, gpu, ctypes.byref(state))
 
     def _header(self) -> records.Header:
-        header: records.Header = self._library.gpuvigil_header(self._control).contents
+        header: records.Header = self._library.gpuvigil_header(self._open_control).contents
         return header
 
     def _cells(self) -> list[int]:
@@ -391,7 +397,7 @@ class World:
 
     def _state(self, cell: int) -> records.GpuState:
         state = records.GpuState()
-        self._library.gpuvigil_read(self._control, cell, ctypes.byref(state))
+        self._library.gpuvigil_read(self._open_control, cell, ctypes.byref(state))
         return state
 
 
@@ -418,7 +424,7 @@ def _install(
         old = None  # foreign, or of another boot: nobody lives in it
     os.replace(fresh, target)
     if old is not None:
-        library.gpuvigil_end(old._control)
+        library.gpuvigil_end(old._open_control)
         old.close()
 
 
