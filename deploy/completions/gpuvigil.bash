@@ -1,0 +1,122 @@
+_gpuvigil_words() {
+  case "$1" in
+    '') echo '--help --version -h agent alerts central chaos checkpoint completion config dashboards detect doctor metrics' ;;
+    agent) echo '--help -h check maintenance once run' ;;
+    'agent run') echo '--config --help --strict -h' ;;
+    'agent once') echo '--config --format --help --strict -h' ;;
+    'agent check') echo '--config --fail-on --help --nagios --once --url -h -o' ;;
+    'agent maintenance') echo '--help -h off on status' ;;
+    'agent maintenance on') echo '--config --for --help --why -h -o' ;;
+    'agent maintenance off') echo '--config --help -h -o' ;;
+    'agent maintenance status') echo '--config --help -h -o' ;;
+    config) echo '--help -h check schema show' ;;
+    'config check') echo '--help --kind -h' ;;
+    'config show') echo '--config --help --kind -h -o' ;;
+    'config schema') echo '--help --kind -h' ;;
+    doctor) echo '--config --help -h -o' ;;
+    metrics) echo '--help -h list' ;;
+    'metrics list') echo '--help -h -o' ;;
+    alerts) echo '--help -h routing rules' ;;
+    'alerts rules') echo '--help -h build check docs list test' ;;
+    'alerts rules list') echo '--config --help --profile -h -o' ;;
+    'alerts rules build') echo '--config --help --profile -h -o' ;;
+    'alerts rules check') echo '--config --help --profile --promtool -h' ;;
+    'alerts rules test') echo '--help --only --promtool -h' ;;
+    'alerts rules docs') echo '--help -h -o' ;;
+    'alerts routing') echo '--help -h build check' ;;
+    'alerts routing build') echo '--config --help --sink -h -o' ;;
+    'alerts routing check') echo '--amtool --config --help --sink -h' ;;
+    central) echo '--help -h check monitors run' ;;
+    'central run') echo '--config --help --log-format --log-level -h' ;;
+    'central check') echo '--config --help --offline -h' ;;
+    'central monitors') echo '--help --output --url -h -o' ;;
+    detect) echo '--help -h eta' ;;
+    'detect eta') echo '--format --help --output --plan --schedule --total-steps -h -o' ;;
+    dashboards) echo '--help -h build check list' ;;
+    'dashboards build') echo '--help --output -h -o' ;;
+    'dashboards list') echo '--help --output -h -o' ;;
+    'dashboards check') echo '--board --help --output --prometheus -h -o' ;;
+    chaos) echo '--help -h abort list plan recover run sim' ;;
+    'chaos sim') echo '--help -h build clear kinds list overlay path set start' ;;
+    'chaos sim build') echo '--help --real -h' ;;
+    'chaos sim path') echo '--help --real -h' ;;
+    'chaos sim start') echo '--gpus --help --profile --replace --seed --speed --state --workload -h' ;;
+    'chaos sim overlay') echo '--help --real --replace --state -h' ;;
+    'chaos sim set') echo '--at --for --gpu --help --state -h clock_drop driver_unloaded ecc_corrected ecc_uncorrected fabric frozen garbage gpu_lost gpu_missing hang hung_collective memory_leak no_permission nvlink_down nvlink_errors order_shuffled pcie_degraded power_brake power_cap recovery_action remap_failure remap_pending reset_required slow thermal_throttle version_mismatch xid' ;;
+    'chaos sim clear') echo '--help --state -h' ;;
+    'chaos sim list') echo '--help --output --state -h -o' ;;
+    'chaos sim kinds') echo '--help --output -h -o' ;;
+    'chaos list') echo '--help --output -h -o' ;;
+    'chaos plan') echo '--help --output --target -h -o' ;;
+    'chaos run') echo '--help --output --report --target -h -o' ;;
+    'chaos abort') echo '--help --target -h' ;;
+    'chaos recover') echo '--help --target -h' ;;
+    checkpoint) echo '--help -h latest verify verify-service' ;;
+    'checkpoint verify') echo '--help --manifest --sizes-only -h -o' ;;
+    'checkpoint latest') echo '--help --sizes-only --state-dir -h -o' ;;
+    'checkpoint verify-service') echo '--config --help --once -h' ;;
+    completion) echo '--help -h bash zsh' ;;
+    *) return 1 ;;
+  esac
+}
+_gpuvigil_values() {
+  case "$1" in
+    'agent once --format') echo 'text openmetrics' ;;
+    'agent check --fail-on') echo 'warn crit' ;;
+    'agent check -o') echo 'text json' ;;
+    'agent maintenance on -o') echo 'text json' ;;
+    'agent maintenance off -o') echo 'text json' ;;
+    'agent maintenance status -o') echo 'text json' ;;
+    'config check --kind') echo 'agent central routing web' ;;
+    'config show -o') echo 'yaml json' ;;
+    'config show --kind') echo 'agent central routing web' ;;
+    'config schema --kind') echo 'agent central routing web' ;;
+    'doctor -o') echo 'text json' ;;
+    'metrics list -o') echo 'table json markdown' ;;
+    'alerts rules list --profile') echo 'default demo' ;;
+    'alerts rules list -o') echo 'table json' ;;
+    'alerts rules build --profile') echo 'default demo' ;;
+    'alerts rules check --profile') echo 'default demo' ;;
+    'alerts rules test --only') echo ' AgentAbsent AgentDown AgentDownMany AgentStale CentralDown CheckpointStale DiskFull14d GpuDriverHung GpuFleetFault GpuLost GpuMissing GpuXid HealthzSlow TrainingEtaDeviates TtftBurn Watchdog' ;;
+    'central run --log-level') echo 'debug info warning error' ;;
+    'central run --log-format') echo 'logfmt json' ;;
+    'central monitors -o') echo 'text json' ;;
+    'central monitors --output') echo 'text json' ;;
+    'detect eta -o') echo 'text json' ;;
+    'detect eta --output') echo 'text json' ;;
+    'dashboards list -o') echo 'table json' ;;
+    'dashboards list --output') echo 'table json' ;;
+    'dashboards check -o') echo 'table json' ;;
+    'dashboards check --output') echo 'table json' ;;
+    'chaos sim start --profile') echo 't4 a40 a100 l40s rtx4090 h100 h200 b200' ;;
+    'chaos sim start --workload') echo 'idle training inference' ;;
+    'chaos sim list -o') echo 'text json' ;;
+    'chaos sim list --output') echo 'text json' ;;
+    'chaos sim kinds -o') echo 'text json' ;;
+    'chaos sim kinds --output') echo 'text json' ;;
+    'chaos list -o') echo 'text json' ;;
+    'chaos list --output') echo 'text json' ;;
+    'chaos plan -o') echo 'text json' ;;
+    'chaos plan --output') echo 'text json' ;;
+    'chaos run -o') echo 'text json' ;;
+    'chaos run --output') echo 'text json' ;;
+    'checkpoint verify -o') echo 'text json' ;;
+    'checkpoint latest -o') echo 'text json' ;;
+    *) return 1 ;;
+  esac
+}
+_gpuvigil() {
+  local place="" i next found
+  local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}"
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    next="${place:+$place }${COMP_WORDS[i]}"
+    _gpuvigil_words "$next" >/dev/null && place="$next"
+  done
+  COMPREPLY=()
+  if found=$(_gpuvigil_values "${place:+$place }$previous"); then
+    COMPREPLY=($(compgen -W "$found" -- "$current"))
+  elif [[ "$previous" != -* || "$current" == -* ]]; then
+    COMPREPLY=($(compgen -W "$(_gpuvigil_words "$place")" -- "$current"))
+  fi
+}
+complete -o default -F _gpuvigil gpuvigil
