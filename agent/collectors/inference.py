@@ -12,13 +12,16 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from agent.base import statefile
 from agent.base.aside import wait_all
 from agent.base.catalogue import Sample
 from agent.base.catalogue.self import PARSE_ERRORS
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
+from agent.base.drillfile import boot_id
 from agent.gpu.node import SHARED, GpuNode
 from agent.inference.engine import Engine, GpuProcess
+from agent.inference.process import Process
 from agent.inference.settings import EngineSettings
 from agent.node.lent import LLM_USAGE, Usage
 
@@ -49,6 +52,9 @@ class Inference:
         self._engines = [Engine(one, settings.proc) for one in settings.engines]
         self._first = True
         context.shared[LLM_USAGE] = self.usage
+        self._state = Path(context.state_dir) / "inference.json"
+        self._boot_id = boot_id(str(settings.proc))
+        self._stored = self._restore()
 
     def collect(self) -> Iterable[Sample]:
         for engine in self._engines:
@@ -61,6 +67,7 @@ class Inference:
             yield from engine.placement(gpus)
             yield PARSE_ERRORS.sample(engine.parse_errors, NAME, engine.name)
             problems += engine.problems()
+        self._save()
         if problems:
             raise PartialFailure("configuration", "; ".join(problems))
 
@@ -82,6 +89,27 @@ class Inference:
             for uuid, rows in node.client.processes().items()
             for pid, _ in rows
         ]
+
+    def _restore(self) -> dict[str, object]:
+        """Load times that an agent before this one measured; they hold for this boot."""
+        stored = statefile.load(self._state)
+        found = stored.get("engines") if stored.get("boot_id") == self._boot_id else None
+        engines = found if isinstance(found, dict) else {}
+        for engine in self._engines:
+            match engines.get(engine.name):
+                case {"pid": int(pid), "started": int() | float() as started, "seconds": int() | float() as seconds}:
+                    engine.load.restore(Process(pid, float(started)), float(seconds))
+        return engines
+
+    def _save(self) -> None:
+        found: dict[str, object] = {}
+        for engine in self._engines:
+            if engine.load.measured is not None:
+                timed, seconds = engine.load.measured
+                found[engine.name] = {"pid": timed.pid, "started": timed.started, "seconds": seconds}
+        if found and found != self._stored:
+            self._stored = found
+            statefile.save(self._state, {"boot_id": self._boot_id, "engines": found}, sync=False)
 
     def usage(self) -> list[Usage]:
         """Lent to the energy collector."""

@@ -27,7 +27,7 @@ from agent.node.lent import Usage
 GpuProcess = tuple[int, str, str, str]
 """What the gpu collector lends: (pid, gpu label, uuid, synthetic)."""
 
-LISTENER_RETRY = 60.0
+LISTENER_RETRY = 120.0
 """Seconds between two searches for the listening process: each walks every process of the node."""
 MODELS_LIMIT = 1 << 20
 GRACE = 1.0
@@ -58,7 +58,7 @@ class Engine:
         self._pid: process.Process | None = None
         self._searched = -LISTENER_RETRY
         self._pid_problem = ""
-        self._load = process.LoadTimer()
+        self.load = process.LoadTimer()
         self._page: Aside[Reading] = Aside(f"page-{self.name}", self._read)
         self._health: Aside[bool] = Aside(f"health-{self.name}", self._look)
         self._probe = Probe(self.name, self._ask, settings.probe.period) if settings.probe.enabled else None
@@ -89,8 +89,8 @@ class Engine:
         yield m.ENGINE_INFO.sample(1, self.name, self._kind if self._kind != "auto" else "", self._settings.url)
         yield from self._of_page()
         yield from self._of_health()
-        if self._load.seconds is not None:
-            yield m.MODEL_LOAD.sample(self._load.seconds, self.name)
+        if self.load.seconds is not None:
+            yield m.MODEL_LOAD.sample(self.load.seconds, self.name)
         if self._probe:
             yield from self._probe.samples()
 
@@ -192,7 +192,7 @@ class Engine:
             raise
         finally:
             self._pid = self._find(search=answered)
-            self._load.look(self._pid, state)
+            self.load.look(self._pid, state)
         return ready
 
     def _find(self, search: bool) -> process.Process | None:

@@ -138,6 +138,15 @@ class LoadTimer:
         self._looked: float | None = None
         self._starting = False
 
+    def restore(self, process: Process, seconds: float) -> None:
+        """Take up what an agent before this one measured; it holds while the process is still the same."""
+        self._timed, self.seconds = process, seconds
+
+    @property
+    def measured(self) -> tuple[Process, float] | None:
+        """The process that was timed and its time, for another agent to take up."""
+        return (self._timed, self.seconds) if self._timed is not None and self.seconds is not None else None
+
     def look(self, process: Process | None, state: State, now: float | None = None) -> None:
         """Take note of one look at the engine; `now` is on `boot_clock`."""
         now = boot_clock() if now is None else now

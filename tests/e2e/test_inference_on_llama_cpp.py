@@ -50,7 +50,7 @@ def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
     )
     engine = {"name": "demo", "url": f"http://127.0.0.1:{port}", "probe": {"period": "200ms", "timeout": "20s"}}
     settings = InferenceSettings.model_validate({"engines": [engine]})
-    collector = Inference(settings, Context("", "", shared={SHARED: gpu}))
+    collector = Inference(settings, Context(str(tmp_path), "", shared={SHARED: gpu}))
     try:
         samples = list(collector.collect())
         assert of(samples, m.ENGINE_UP) == {("demo",): 0}

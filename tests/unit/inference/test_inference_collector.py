@@ -25,7 +25,7 @@ LLAMA = (DATA / "llama_cpp_after.prom").read_text()
 def inference(*engines: dict[str, Any], **settings: Any) -> Inference:
     quiet = [{"probe": {"enabled": False}, **one} for one in engines]
     model = InferenceSettings.model_validate({"engines": quiet, **settings})
-    return Inference(model, Context("", ""))
+    return Inference(model, Context("/nonexistent", ""))
 
 
 def of(samples: list[Sample], metric: Metric, part: str = "") -> dict[tuple[str, ...], float]:
@@ -172,6 +172,26 @@ def test_an_engine_that_names_no_model_is_asked_for_it(fake: FakeEngine) -> None
     fake.answers |= {"/metrics": text(LLAMA), "/v1/models": text('{"data": [{"id": "tiny"}]}')}
     samples = list(inference({"name": "a", "url": fake.url}).collect())
     assert of(samples, m.RUNNING) == {("a", "tiny"): 0}
+
+
+def test_a_load_time_outlives_the_agent(fake: FakeEngine, tmp_path: Path) -> None:
+    fake.answers |= {"/metrics": text(LLAMA), "/health": text("loading", 503)}
+    settings = InferenceSettings.model_validate(
+        {"engines": [{"name": "a", "url": fake.url, "model": "m", "probe": {"enabled": False}}]}
+    )
+    context = Context(str(tmp_path), "")
+    first = Inference(settings, context)
+    assert not of(list(first.collect()), m.MODEL_LOAD)
+    fake.answers["/health"] = text("")
+    measured = of(list(first.collect()), m.MODEL_LOAD)
+    assert measured["a",] > 0
+    assert of(list(Inference(settings, context).collect()), m.MODEL_LOAD) == measured
+    state = (tmp_path / "inference.json").read_text()
+    (tmp_path / "inference.json").write_text(state.replace('"pid": ', '"pid": 9'))
+    again = Inference(settings, context)
+    assert not of(list(again.collect()), m.MODEL_LOAD), "another process: ready before we looked"
+    (tmp_path / "inference.json").write_text('{"boot_id": 5, "engines": [7]}')
+    assert not of(list(Inference(settings, context).collect()), m.MODEL_LOAD)
 
 
 def test_no_engine_no_series() -> None:
