@@ -41,7 +41,7 @@ class Facility(Model):
         default=None, description="File with facility_watts=N and it_watts=N lines, kept by the site's metering."
     )
     pue_file_age: Duration = Field(default=900.0, gt=0, description="An older file counts as no measurement.")
-    grid_kg_per_kwh: float | None = Field(
+    grid_grams_per_kwh: float | None = Field(
         default=None, ge=0, description="Greenhouse gases of the grid, kg CO2e a kWh."
     )
     price_per_kwh: float | None = Field(default=None, ge=0, description="Price of a kWh.")
@@ -143,8 +143,8 @@ class Energy:
         yield m.PUE.sample(pue, source)
         yield m.FACILITY.sample(self._ledger.add(_key("facility", "", synthetic), step * pue), synthetic)
         kwh = step * pue / JOULES_PER_KWH
-        if facility.grid_kg_per_kwh is not None:
-            total = self._ledger.add(_key("co2e", "", synthetic), kwh * facility.grid_kg_per_kwh)
+        if facility.grid_grams_per_kwh is not None:
+            total = self._ledger.add(_key("co2e", "", synthetic), kwh * facility.grid_grams_per_kwh)
             yield m.CO2E.sample(total, synthetic)
         if facility.price_per_kwh is not None:
             total = self._ledger.add(_key("cost", facility.currency, synthetic), kwh * facility.price_per_kwh)

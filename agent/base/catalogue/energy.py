@@ -29,10 +29,10 @@ FACILITY = Metric(
     SYNTHETIC,
 )
 CO2E = Metric(
-    "gpuvigil_energy_co2e_kilograms",
+    "gpuvigil_energy_co2e_grams",
     "counter",
     "Greenhouse gases of the facility energy at the configured grid factor.",
-    "kilograms",
+    "grams",
     SYNTHETIC,
 )
 COST = Metric("gpuvigil_energy_cost", "counter", "Price of the facility energy.", labels=("currency", *SYNTHETIC))

@@ -25,7 +25,7 @@ UNITS: Final = {
     "joules": "joule",
     "hertz": "hertz",
     "bytes_per_second": "Bps",
-    "kilograms": "massg",
+    "grams": "massg",
 }
 """Units a metric may have, each with the name by which Grafana draws it."""
 

@@ -147,14 +147,14 @@ def test_energy_of_a_training_step(node: Node) -> None:
 
 
 def test_facility_energy_price_and_gases(tree: Tree) -> None:
-    facility = {"pue": 1.5, "grid_kg_per_kwh": 0.4, "price_per_kwh": 0.2, "currency": "EUR"}
+    facility = {"pue": 1.5, "grid_grams_per_kwh": 400, "price_per_kwh": 0.2, "currency": "EUR"}
     node = Node(tree(RAPL), facility=facility)
     node.context.shared[CHASSIS_POWER] = 240_000.0
     node.after(15)
     found = node.after(15)  # 3.6 MJ: one kilowatt-hour
     assert of(found, m.PUE) == {("configured",): 1.5}
     assert of(found, m.FACILITY) == {("",): pytest.approx(5.4e6)}
-    assert of(found, m.CO2E) == {("",): pytest.approx(0.6)}
+    assert of(found, m.CO2E) == {("",): pytest.approx(600)}
     assert of(found, m.COST) == {("EUR", ""): pytest.approx(0.3)}
 
 
