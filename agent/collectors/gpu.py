@@ -27,7 +27,6 @@ from agent.gpu.series import FEATURES, SERIES
 
 FIRST_WAIT_S: Final = 5.0
 SCAN_EVERY_S: Final = 60.0
-RESET_GPU: Final = 1
 
 
 class GpuSettings(Settings):
@@ -139,8 +138,6 @@ class Gpu:
             keys = set(gpu["keys"])
             for feature, key in FEATURES.items():
                 yield m.FEATURE_SUPPORTED.sample(key in keys, *labels, feature)
-            if gpu["reset"] and "recovery_action" not in keys:
-                yield m.RECOVERY_ACTION.sample(RESET_GPU, *labels)
         for call, reason, count in described["errors"]:
             yield m.CALL_ERRORS.sample(count, synthetic, call, reason)
 

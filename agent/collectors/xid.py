@@ -155,12 +155,14 @@ class XidCollector:
         assert self._log is not None
         ledger, inventory = self._ledger, self._inventory
         own = bool(self._synthetic)
-        owners = {(uuid, own) for uuid in (inventory.known if inventory else ())}
-        owners |= {(uuid, synthetic) for uuid, synthetic, _ in ledger.actions}
-        for uuid, synthetic in sorted(owners):
-            labels = self._labels(uuid, synthetic)
+        known = set(inventory.known) if inventory else set()
+        for uuid in known:
+            labels = self._labels(uuid, own)
             for action in XID_ACTIONS:
-                yield m.XID_EVENTS.sample(ledger.actions[uuid, synthetic, action], *labels, action)
+                yield m.XID_EVENTS.sample(ledger.actions[uuid, own, action], *labels, action)
+        for (uuid, synthetic, action), count in ledger.actions.items():
+            if uuid not in known or synthetic != own:
+                yield m.XID_EVENTS.sample(count, *self._labels(uuid, synthetic), action)
         for (uuid, synthetic, xid, action), count in ledger.codes.items():
             yield m.XID_CODES.sample(count, *self._labels(uuid, synthetic), str(xid), action)
         for (uuid, synthetic, xid), last in ledger.last.items():

@@ -211,7 +211,7 @@ class Child:
             wire.DESCRIBE,
             {
                 "generation": self._generation,
-                "gpus": [{**asdict(d.identity), "keys": d.keys, "reset": d.reset_required} for d in devices],
+                "gpus": [{**asdict(d.identity), "keys": d.keys} for d in devices],
                 "lost": [{**asdict(identity), "code": code} for identity, code in self._lost.values()],
                 "blind": self._blind,
                 "skipped": self._settings["skip"],
@@ -226,7 +226,6 @@ class Child:
         changed = False
         for device in self._order:
             uuid = device.identity.uuid
-            reset = device.reset_required
             try:
                 device.sweep(turn)
                 if (turn + device.identity.index) % LAZY == 0 or uuid not in self._listed:
@@ -237,7 +236,7 @@ class Child:
             if uuid in self._pcie.results:
                 for key, value in zip(("pcie_tx", "pcie_rx"), self._pcie.results[uuid], strict=True):
                     device.put(key, value)
-            changed |= device.changed or reset != device.reset_required
+            changed |= device.changed
         if len(gone) == len(self._order) > 0 and set(gone.values()) == {codes.UNKNOWN}:
             raise Down(codes.UNKNOWN)
         for uuid, code in gone.items():

@@ -413,11 +413,11 @@ class Client:
 
     def _end(self, child: _Process) -> None:
         self._selector.unregister(child.out)
-        child.hang_up()
         if child.popen.poll() is None:
             self._kill(child.popen)
             child.killed_at = time.monotonic()
             self._dying.append(child)
+        child.hang_up()
 
     def _reap(self) -> None:
         before = self._unkillable()

@@ -34,6 +34,8 @@ STRIKES: Final = 3
 """Sweeps in a row in which nothing but 999 came back, after which the GPU counts as lost."""
 WINDOW: Final = 15
 """Sweeps over which minimum, maximum and 95th percentile are taken."""
+RESET_GPU: Final = 1
+"""Recovery action of a GPU whose calls answer RESET_REQUIRED, where the driver does not tell one."""
 SETTLING_NS: Final = 60_000_000_000
 """Utilisation reads high while a freshly initialised GPU scrubs its memory (nvml.h)."""
 
@@ -221,6 +223,7 @@ class Device:
             for slot, (entry, result, value) in zip(slots, fields.results(), strict=True):
                 if result:
                     judge(result)
+                    self.reset_required |= result == codes.RESET_REQUIRED
                     self._errors[f"field {entry.id}", codes.name(result)] += 1
                 self._put(slot, value, entry.top, f"field {entry.id}")
 
@@ -375,6 +378,8 @@ class Device:
         self._strikes = self._strikes + 1 if failed and not answered else 0
         if self._strikes >= STRIKES:
             raise Gone(codes.UNKNOWN)
+        if self.reset_required and not self._value("recovery_action") > 0:
+            self.put("recovery_action", RESET_GPU)
         if self._settled_ns and "utilization" in self._slots:
             self.values[self._slots["utilization"]] = NAN
             if monotonic_ns() > self._settled_ns:
@@ -389,5 +394,5 @@ class Device:
             self.values[p95] = known[math.ceil(0.95 * len(known)) - 1]
 
     def put(self, key: str, value: float) -> None:
-        """Store a reading that another lane took."""
+        """Store a reading that no call of the plan fills."""
         self.values[self._slot(key)] = value

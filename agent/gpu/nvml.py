@@ -43,11 +43,7 @@ class Library:
 
     def __init__(self, lane: memoryview, path: str | None = None) -> None:
         self.lane = lane
-        if path:
-            try:
-                pynvml.nvmlLib = ctypes.CDLL(path)
-            except OSError as error:
-                raise Down(codes.LIBRARY_NOT_FOUND) from error
+        self._path = path
 
     def open(self) -> None:
         """Initialise NVML, which opens no GPU yet.
@@ -56,6 +52,11 @@ class Library:
             Down: no library, no driver, or a library that does not fit the driver.
         """
         with self.calling("nvmlInit"):
+            if self._path and pynvml.nvmlLib is None:
+                try:
+                    pynvml.nvmlLib = ctypes.CDLL(self._path)
+                except OSError:
+                    raise Down(codes.LIBRARY_NOT_FOUND) from None
             try:
                 pynvml.nvmlInit()
             except pynvml.NVMLError as error:

@@ -19,9 +19,9 @@ from agent.health.xid_lines import XidLine
 WINDOW_S: Final = 5.0
 KEPT: Final = 512
 TEXT_DECIDES: Final = frozenset({*range(144, 151), 154})
-MOST_SERIES: Final = 256
-"""Distinct codes counted one by one; what a broken log brings beyond them is counted as code 0."""
-MOST_OWNERS: Final = 64
+MOST_SERIES: Final = 96
+"""Distinct codes counted one by one; what a broken log brings beyond them is counted as code 0 of NOBODY."""
+MOST_OWNERS: Final = 32
 NOBODY: Final = "unknown"
 """UUID under which events are counted when a broken log names more GPUs than a node can hold."""
 
@@ -154,8 +154,9 @@ class Ledger:
         known = (event.uuid, event.synthetic, event.xid, event.action) in self.codes
         code = event.xid if known or len(self.codes) < MOST_SERIES else 0
         self.actions[event.uuid, event.synthetic, event.action] += 1
-        self.codes[event.uuid, event.synthetic, code, event.action] += 1
-        key = (event.uuid, event.synthetic, code)
+        owner = event.uuid if code else NOBODY
+        self.codes[owner, event.synthetic, code, event.action] += 1
+        key = (owner, event.synthetic, code)
         self.last[key] = max(event.time, self.last.get(key, 0.0))
         self.events.append(event)
         if len(self._newest) >= 4 * KEPT:

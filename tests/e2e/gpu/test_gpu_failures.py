@@ -104,29 +104,43 @@ def test_no_frozen_value_while_hung(make_node):
 
 
 def test_an_unkillable_child_gets_one_replacement(make_node, monkeypatch):
-    """SIGKILL without effect, as in an uninterruptible sleep: the kernel's part is played by doing nothing."""
+    """SIGKILL without effect, as in an uninterruptible sleep: the kernel's part is played by not killing.
+
+    The end of its input would end the child, too, so that is kept open.
+    """
     node = make_node(world={"gpus": 3})
     node.until_whole(3)
     client = node.context.shared["gpu"].client
-    started: list[int] = []
+    killed: list[int] = []
+    held: list[int] = []
+
+    def fail_to_kill(popen):
+        killed.append(popen.pid)
+        held.append(os.dup(popen.stdin.fileno()))
+
     (first,) = client.pids()
-    monkeypatch.setattr(client, "_kill", lambda popen: started.append(popen.pid))
-    fault = node.world.set("hang", gpu=1)
+    monkeypatch.setattr(client, "_kill", fail_to_kill)
+    node.world.set("hang", gpu=1)
     node.until(lambda page: page.up() == {"0": 1, "2": 1})
-    assert started == [first]
+    assert killed == [first]
     (second,) = client.pids()
     assert second != first
-    assert Path(f"/proc/{first}").exists()
+    time.sleep(2)  # several times retry_lost: no probe beside an unkillable child
+    assert client.pids() == [second]
     node.world.set("hang", gpu=2)
-    node.until(lambda page: page.failed == "driver_hung")
+    node.until(lambda page: page.failed == "driver_hung" and killed == [first, second])
     for _ in range(20):  # two that cannot be killed: no third
         time.sleep(0.2)
         assert client.pids() == []
+    assert Path(f"/proc/{first}").exists()
+    assert Path(f"/proc/{second}").exists()
     monkeypatch.setattr(client, "_kill", subprocess.Popen.kill)
-    node.world.clear(fault)
-    node.world.clear()
+    node.world.clear()  # the calls return after all, and both children find that nobody listens
     node.until_whole(3)
     assert not Path(f"/proc/{first}").exists()
+    assert not Path(f"/proc/{second}").exists()
+    for fd in held:
+        os.close(fd)
 
 
 def test_a_driver_unloaded_and_loaded_in_another_version(make_node, tmp_path):
@@ -231,8 +245,10 @@ def test_counters_do_not_jump_by_nonsense(make_node):
 
 
 def test_calls_not_permitted_are_left_out(make_node):
-    node = make_node(world={"gpus": 2}, setup=lambda world: world.set("no_permission", gpu=1, call="power"))
-    page = node.until(lambda page: gpus_with_values(page) == {"0"})
+    node = make_node(world={"gpus": 2}, setup=lambda world: world.set("no_permission", gpu=1, call="temperature"))
+    page = node.until_whole(2)
+    core = page.all("gpuvigil_gpu_temperature_celsius", sensor="core")
+    assert {dict(key)["gpu"] for key in core} == {"0"}
     assert page.up() == {"0": 1, "1": 1}
     assert page.all("gpuvigil_gpu_call_errors_total", reason="no_permission")
 
