@@ -70,7 +70,7 @@ class Runner:
         for name in list(self.workers):
             if enabled.get(name) != self.workers[name].settings:
                 self.workers[name].stop()
-        for name, settings in enabled.items():
+        for place, (name, settings) in enumerate(sorted(enabled.items()), 1):
             old = self.workers.get(name)
             if old is not None and old.settings == settings:
                 continue
@@ -80,6 +80,7 @@ class Runner:
                 self.context,
                 strict=self._strict,
                 predecessor=old.thread if old is not None and old.thread.is_alive() else None,
+                phase=place / len(enabled),
                 monotonic=self._monotonic,
                 wall=self._wall,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -46,7 +47,8 @@ class Worker:
 
     A run that ends after its deadline counts as late and its samples are thrown away: nobody knows
     when they were read. `predecessor` is the thread of the same collector under an older
-    configuration; the first run waits for it, so that a hung collector never runs twice.
+    configuration; the first run waits for it, so that a hung collector never runs twice. The second run
+    comes after the share `phase` of a period, so that collectors do not all work at the same moment.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Worker:
         *,
         strict: bool = False,
         predecessor: threading.Thread | None = None,
+        phase: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -66,6 +69,7 @@ class Worker:
         self._kind = kind
         self._context = context
         self._predecessor = predecessor
+        self._phase = phase
         self._monotonic = monotonic
         self._wall = wall
         self._intake = Intake(strict=strict)
@@ -111,17 +115,13 @@ class Worker:
         return not self.thread.is_alive()
 
     def _live(self) -> None:
-        due = self._monotonic()
+        due = self._monotonic() - (1 - self._phase) * self.settings.period
         while not self._stop.is_set():
             self.step()
             due += self.settings.period
             now = self._monotonic()
             if due < now:  # missed turns are not made up for
-                due = (
-                    now
-                    if now - due < self.settings.period
-                    else now + self.settings.period - (now - due) % self.settings.period
-                )
+                due += math.ceil((now - due) / self.settings.period) * self.settings.period
             self._stop.wait(due - now)
         self._close()
 
