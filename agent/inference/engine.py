@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from agent.inference import process
 from agent.inference.mapping import ENGINES, WANTED, detect
 from agent.inference.normalise import normalise, served_model
 from agent.inference.owner import owner
-from agent.inference.page import read_page
+from agent.inference.page import Page, read_page
 from agent.inference.probe import Probe, Request
 from agent.inference.settings import EngineSettings
 from agent.node.lent import Usage
@@ -50,6 +52,8 @@ class Engine:
     def __init__(self, settings: EngineSettings, proc: Path = Path("/proc")) -> None:
         self.name = settings.name
         self.parse_errors = 0
+        self.failures: Counter[str] = Counter()
+        """Pages that could not be had, by reason."""
         self._settings = settings
         self._proc = proc
         self._model = settings.model
@@ -84,6 +88,8 @@ class Engine:
             yield str(outcome.error)
         if self._pid_problem:
             yield self._pid_problem
+        if self._probe and self._probe.misconfigured:
+            yield self._probe.misconfigured
 
     def samples(self) -> Iterator[Sample]:
         yield m.ENGINE_INFO.sample(1, self.name, self._kind if self._kind != "auto" else "", self._settings.url)
@@ -102,6 +108,8 @@ class Engine:
         reading = page.value if page and not overdue else None
         yield m.ENGINE_UP.sample(float(reading is not None), self.name)
         yield m.SCRAPE_SECONDS.sample(max(page.seconds if page else 0.0, pending), self.name)
+        for reason, count in list(self.failures.items()):
+            yield m.SCRAPE_FAILURES.sample(count, self.name, reason)
         if reading:
             yield from reading.samples
 
@@ -148,21 +156,30 @@ class Engine:
                 if response.status != 200:
                     raise NotAPage(f"HTTP status {response.status}")
                 page = read_page(chunks(response), WANTED, one.page_limit)
-        except (OSError, http.client.HTTPException, NotAPage):
-            self._known = frozenset()  # the next page may be another version's
+        except (OSError, http.client.HTTPException, NotAPage) as error:
+            self.failures[_reason(error)] += 1
+            self._known, self._model = frozenset(), one.model  # the next page may be another version's or model's
             raise
-        kind = detect(page.samples) if one.kind == "auto" else one.kind
+        return self._understand(page)
+
+    def _understand(self, page: Page) -> Reading:
+        """What a page says; counts it where it is not whole or says nothing."""
+        kind = detect(page.samples) if self._settings.kind == "auto" else self._settings.kind
         names = frozenset(page.samples)
         missing = bool(self._known - names)
         self.parse_errors += page.errors + (page.cut or missing)
         if not page.cut:
             self._known |= names
-        if kind is None or not names:
+        found: tuple[Sample, ...] = ()
+        if kind is not None and names:
+            self._kind = kind
+            self._model = self._model or served_model(page) or self._ask_model()
+            found = tuple(normalise(page, ENGINES[kind], self.name, self._model))
+        if not found:
             self.parse_errors += not (page.errors or page.cut or missing)
+            self.failures["page"] += 1
             raise NotAPage("no metric of a known engine")
-        self._kind = kind  # type: ignore[assignment]
-        self._model = self._model or served_model(page) or self._ask_model()
-        return Reading(tuple(normalise(page, ENGINES[kind], self.name, self._model)))
+        return Reading(found)
 
     def _ask_model(self) -> str:
         """The first model that the engine lists; nothing if it does not say."""
@@ -225,3 +242,14 @@ class Engine:
             credential_file=one.probe.credential_file or one.credential_file,
             ca_file=one.ca_file,
         )
+
+
+def _reason(error: Exception) -> str:
+    """One word for a page that could not be had."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    return "status" if isinstance(error, NotAPage) else "connection"

@@ -89,7 +89,7 @@ def _vllm(prefix: str) -> tuple[Rule, ...]:
 _RANKS = ("tp_rank", "pp_rank", "moe_ep_rank", "pid")
 _WHOLE = {"priority": ""}  # with priorities on, SGLang shows the total under the empty one, and each beside it
 
-ENGINES: Final[Mapping[str, Engine]] = {
+ENGINES: Final[Mapping[EngineKind, Engine]] = {
     "vllm": Engine(_vllm("vllm:"), "vllm:"),
     "llama.cpp": Engine(
         (
@@ -197,7 +197,7 @@ WANTED: Final[frozenset[bytes]] = frozenset(
 """Every sample name that any rule reads."""
 
 
-def detect(names: Mapping[str, object]) -> str | None:
+def detect(names: Mapping[str, object]) -> EngineKind | None:
     """The kind whose names stand on a page with these wanted sample names; None if no kind's do."""
     for kind, engine in ENGINES.items():
         if any(name in names for rule in engine.rules for name in rule.sample_names):

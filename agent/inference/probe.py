@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import llm as m
+from agent.base.errors import ConfigError
 from agent.base.fetch import authorization, chunks, request
 from agent.inference.histogram import E2E_EDGES, INTER_TOKEN_EDGES, TTFT_EDGES, Histogram
 
@@ -137,6 +138,7 @@ class Probe:
     def __init__(self, engine: str, ask: Callable[[], Request], period: float) -> None:
         self.engine = engine
         self.problem = ""
+        self.misconfigured = ""
         self._ask = ask
         self._period = period
         self._lock = threading.Lock()
@@ -166,7 +168,7 @@ class Probe:
         """Run one probe and keep what it showed."""
         self._number += 1
         stream: Stream | None = None
-        problem = model = ""
+        problem = model = misconfigured = ""
         result: Result = "error"
         try:
             ask = self._ask()
@@ -176,10 +178,12 @@ class Probe:
             problem = "" if stream.finished else "the stream broke off"
         except TimeoutError:
             result, problem = "timeout", "no end in time"
+        except ConfigError as error:
+            problem = misconfigured = str(error)
         except Exception as error:  # whatever an engine sends is a failed probe, never the end of probing
             problem = str(error) or type(error).__name__
         with self._lock:
-            self.problem = problem
+            self.problem, self.misconfigured = problem, misconfigured
             self._results[result] += 1
             self._rate = None
             if stream is not None and result == "ok":

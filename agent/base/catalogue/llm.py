@@ -19,6 +19,12 @@ ENGINE_UP = Metric("gpuvigil_llm_engine_up", "gauge", "1 if the engine's metrics
 SCRAPE_SECONDS = Metric(
     "gpuvigil_llm_engine_scrape_seconds", "gauge", "Time the engine's metrics page took.", "seconds", ENGINE
 )
+SCRAPE_FAILURES = Metric(
+    "gpuvigil_llm_engine_scrape_failures",
+    "counter",
+    "Metrics pages that could not be had: refused, timeout, status, tls, connection, page (not one we know).",
+    labels=(*ENGINE, "reason"),
+)
 HEALTH_OK = Metric("gpuvigil_llm_health_ok", "gauge", "1 if the engine's health URL answered 2xx.", labels=ENGINE)
 HEALTH_SECONDS = Metric(
     "gpuvigil_llm_health_seconds",

@@ -133,6 +133,45 @@ def test_nonsense_with_status_200_is_not_up(fake: FakeEngine) -> None:
     assert not [s for s in samples if "model" in s.metric.labels], "nothing of the page"
 
 
+def test_why_a_page_could_not_be_had(fake: FakeEngine, other: FakeEngine) -> None:
+    fake.answers |= {"/metrics": text("no", 501)}
+    other.answers |= {"/metrics": text(LLAMA)}
+    collector = inference(
+        {"name": "status", "url": fake.url},
+        {"name": "refused", "url": "http://127.0.0.1:9"},
+        {"name": "wrong", "url": other.url, "kind": "vllm"},
+    )
+    samples = list(collector.collect())
+    assert of(samples, m.SCRAPE_FAILURES) == {("status", "status"): 1, ("refused", "refused"): 1, ("wrong", "page"): 1}
+    assert set(of(samples, m.ENGINE_UP).values()) == {0}
+
+
+def test_another_model_after_a_restart(fake: FakeEngine) -> None:
+    fake.answers |= {"/metrics": text(LLAMA), "/v1/models": text('{"data": [{"id": "first"}]}')}
+    collector = inference({"name": "a", "url": fake.url})
+    assert of(list(collector.collect()), m.RUNNING) == {("a", "first"): 0}
+    fake.answers |= {"/metrics": text("", 503), "/v1/models": text('{"data": [{"id": "second"}]}')}
+    list(collector.collect())
+    fake.answers["/metrics"] = text(LLAMA)
+    assert of(list(collector.collect()), m.RUNNING) == {("a", "second"): 0}
+
+
+def test_the_probes_own_key_that_is_missing_is_told(fake: FakeEngine, tmp_path: Path) -> None:
+    fake.answers |= {"/metrics": text(VLLM)}
+    probe = {"period": "10s", "credential_file": str(tmp_path / "probe-key")}
+    collector = inference({"name": "a", "url": fake.url, "probe": probe})
+    failed = ""
+    deadline = time.monotonic() + 30
+    while not failed and time.monotonic() < deadline:
+        try:
+            list(collector.collect())
+        except PartialFailure as failure:
+            failed = str(failure)
+        time.sleep(0.02)
+    assert str(tmp_path / "probe-key") in failed
+    collector.close()
+
+
 @pytest.mark.parametrize("status", [204, 301, 404, 500, 503])
 def test_health_is_2xx_and_nothing_else(fake: FakeEngine, status: int) -> None:
     fake.answers |= {"/metrics": text(LLAMA), "/healthz": text("", status)}
