@@ -24,6 +24,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "metrics": ("agent.metrics_cli", "", "list the metric catalogue"),
     "alerts": ("alerts.alerts_cli", "", "build and test alert rules and routing"),
     "central": ("alerts.central_cli", "central", "run the central detection service"),
+    "detect": ("alerts.detect_cli", "central", "score series and training logs, without a service"),
     "dashboards": ("dashboards.dashboards_cli", "dashboards", "build the Grafana dashboards"),
     "chaos": ("chaos.chaos_cli", "", "the GPU simulator, faults and drills"),
     "checkpoint": ("agent.checkpoint_cli", "", "verify checkpoints, find the newest whole one"),

@@ -100,7 +100,9 @@ class Watch:
         self._mask_tail = mask_tail
         self._limit = settings.series_limit or series_limit
         self._model = model(settings.model)
-        self._options = Options(settings.interval, settings.daily, settings.weekly, settings.span)
+        self._options = Options(
+            interval=settings.interval, daily=settings.daily, weekly=settings.weekly, span=settings.span
+        )
         self._floors = Floors(settings.min_dev_abs, settings.min_dev_rel)
         self._ring = Ring(settings.length, settings.step)
         self._scored: int | None = None

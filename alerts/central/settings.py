@@ -84,6 +84,22 @@ class Monitor(Model):
         return round(self.fit_window / self.step)
 
 
+class TrainingJob(Model):
+    """What is known of a job in advance."""
+
+    job_id: str = Field(min_length=1)
+    schedule: tuple[tuple[float, float], ...] = Field(
+        default=(), description="Relative cost of a step from given steps on: [[0, 1], [720, 1.8]]."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrainingJob:
+        steps = [step for step, _ in self.schedule]
+        if steps and (steps[0] != 0 or steps != sorted(set(steps)) or any(cost <= 0 for _, cost in self.schedule)):
+            raise ValueError("schedule must be [[0, cost], [step, cost], ...]: steps ascending, costs above 0")
+        return self
+
+
 class Training(Model):
     """Training ETA, from the agents' progress metrics."""
 
@@ -92,6 +108,7 @@ class Training(Model):
     step: Duration = Field(default=15.0, gt=0, description="Grid on which progress is read; the scrape interval.")
     history: Duration = Field(default=86400.0, gt=0, description="How far back progress is read at start.")
     selector: str = Field(default="", description='Label matchers, such as cluster="a", to watch some jobs only.')
+    jobs: tuple[TrainingJob, ...] = ()
 
 
 class Capacity(Model):

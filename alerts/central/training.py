@@ -9,41 +9,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from agent.base.catalogue import Metric, train
-from agent.base.catalogue.central import TRAIN_DEVIATION, TRAIN_ETA, TRAIN_FINISH
+from agent.base.catalogue.central import TRAIN_DEVIATION, TRAIN_ETA, TRAIN_FINISH, TRAIN_PACE
 from agent.base.log import OnChange
 from alerts.central.monitor import View
 from alerts.central.page import Line
 from alerts.central.promread import Labels, Reader, ReadError
 from alerts.central.settings import Training
-from alerts.detect.eta import SETTLED, Eta, estimate, step_seconds
+from alerts.detect.eta import SETTLED, Schedule, Track
+from alerts.detect.lateness import Lateness
 
 NAME = "training-eta"
 """The monitor's name in gpuvigil_monitor_state and in the API."""
 DROPPED = ("job", "instance", "source", "synthetic")
 """Labels that are no part of a job's identity."""
-KEEP = 20_000
-"""Records kept of one job."""
 
 
 @dataclass(slots=True)
 class Job:
-    """A job's records (wall time, step), in order, and what is known of its plan."""
+    """A job's track, when its last record was, and the judge of its lateness."""
 
-    times: list[float] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
-    learned: float | None = None
-    """Total seconds expected when the pace had settled: the plan where none is configured."""
-
-    def add(self, at: float, step: float) -> None:
-        """A record, unless it is already known."""
-        if not self.times or at > self.times[-1]:
-            self.times.append(at)
-            self.steps.append(step)
-            if len(self.times) > KEEP:
-                del self.times[: KEEP // 2], self.steps[: KEEP // 2]
+    track: Track
+    last: float = 0.0
+    lateness: Lateness = field(default_factory=Lateness)
 
 
 class TrainingWatch:
@@ -56,6 +44,7 @@ class TrainingWatch:
         self._clock = clock
         self._jobs: dict[Labels, Job] = {}
         self._seen: int | None = None
+        self._schedules = {job.job_id: Schedule(job.schedule) for job in settings.jobs if job.schedule}
         self._error = OnChange(logging.getLogger(__name__))
         self._lock = threading.Lock()
 
@@ -87,61 +76,77 @@ class TrainingWatch:
         first = last - math.floor(self._settings.history / step)
         if self._seen is not None:
             first = max(first, self._seen - 1)
-        whens: dict[Labels, dict[int, float]] = {}
-        reached: dict[Labels, dict[int, float]] = {}
-        for metric, into in ((train.LAST_STEP_TIME, whens), (train.STEP, reached)):
-            for chunk in self._reader.range(self._query(metric.name), first, last, step, 100):
-                for series in chunk:
-                    points = into.setdefault(_identity(series.labels), {})
-                    points.update(zip(series.rows.tolist(), series.values.tolist(), strict=True))
+        whens, reached = self._points(train.LAST_STEP_TIME, first, last), self._points(train.STEP, first, last)
+        totals, starts = self._now(train.STEPS_PLANNED, now), self._now(train.STARTED, now)
         for key, points in whens.items():
-            job = self._jobs.setdefault(key, Job())
             steps = reached.get(key, {})
-            for row in sorted(points):
-                if row in steps and not math.isnan(points[row]) and not math.isnan(steps[row]):
-                    job.add(points[row], steps[row])
+            rows = sorted(row for row, when in points.items() if row in steps and not math.isnan(when + steps[row]))
+            total = totals.get(key, 0.0)
+            if not rows or not total > 0:
+                continue
+            job = self._jobs.get(key)
+            if job is None or (key in starts and job.track.started is not None and starts[key] > job.last):
+                job = self._jobs[key] = self._new(key, total)  # first seen, or a new run under the same name
+                if key in starts and starts[key] <= points[rows[0]]:
+                    job.track.begin(starts[key])
+            job.track.total = total
+            for row in rows:
+                if points[row] > job.last:
+                    job.track.add(points[row], steps[row])
+                    job.last = points[row]
         self._seen = last
+
+    def _new(self, key: Labels, total: float) -> Job:
+        schedule = self._schedules.get(dict(key).get("job_id", ""), Schedule())
+        return Job(Track(total, schedule))
+
+    def _points(self, metric: Metric, first: int, last: int) -> dict[Labels, dict[int, float]]:
+        """Values by grid row of each job."""
+        found: dict[Labels, dict[int, float]] = {}
+        for chunk in self._reader.range(self._query(metric.name), first, last, self._settings.step, 100):
+            for series in chunk:
+                found.setdefault(_identity(series.labels), {}).update(
+                    zip(series.rows.tolist(), series.values.tolist(), strict=True)
+                )
+        return found
 
     def _now(self, metric: Metric, now: float) -> dict[Labels, float]:
         return {_identity(labels): value for labels, value in self._reader.instant(self._query(metric.name), now)}
 
     def _decide(self, now: float) -> View:
-        totals = self._now(train.STEPS_PLANNED, now)
-        plans = self._now(train.PLANNED_SECONDS, now)
-        starts = self._now(train.STARTED, now)
-        steps = self._now(train.STEP, now)
+        plans, steps = self._now(train.PLANNED_SECONDS, now), self._now(train.STEP, now)
         for key in [key for key in self._jobs if key not in steps]:
             del self._jobs[key]  # the job or its agent is gone, and so is its estimate
         lines: list[Line] = []
-        waiting = 0
         for key, job in self._jobs.items():
-            times, counts = np.array(job.times), np.array(job.steps)
-            eta = estimate(times, counts, totals[key], now) if key in totals else None
-            if eta is None:
-                waiting += 1
-                continue
-            started = starts.get(key, job.times[0])
-            lines += self._lines(key, job, eta, started, plans.get(key), now)
-        view = View("ok", f"{len(self._jobs)} jobs", len(self._jobs), lines=lines)
-        if not self._jobs:
+            lines += self._lines(key, job, plans.get(key), now)
+        view = View("ok", f"{len(self._jobs)} jobs", len(steps), lines=lines)
+        if not steps:
             view.state, view.why = "no_data", "no job reports progress"
-        elif waiting == len(self._jobs):
-            most = max(len(step_seconds(np.array(j.times), np.array(j.steps))) for j in self._jobs.values())
-            view.state = "warming_up"
-            view.why = f"{most} of {SETTLED} records" if totals else "no job says how many steps it will make"
+        elif not self._jobs:
+            view.state, view.why = "no_data", "no job says how many steps it will make"
+        elif not lines:
+            most = max(job.track.records for job in self._jobs.values())
+            view.state, view.why = "warming_up", f"{most} of {SETTLED} records"
         return view
 
-    def _lines(self, key: Labels, job: Job, eta: Eta, started: float, plan: float | None, now: float) -> list[Line]:
-        own = dict(key)
-        found = [Line(TRAIN_FINISH, own, eta.finish), Line(TRAIN_ETA, own, max(eta.finish - now, 0.0))]
-        source = "configured" if plan else "learned"
-        if not plan:
-            job.learned = job.learned or eta.finish - started
-            plan = job.learned
-        if plan > 0:
-            for bound, finish in (("expected", eta.finish), ("low", eta.low), ("high", eta.high)):
+    def _lines(self, key: Labels, job: Job, plan: float | None, now: float) -> list[Line]:
+        lateness = job.lateness
+        if plan and (lateness.learned or lateness.plan != plan):
+            lateness = job.lateness = Lateness(plan)
+        judgement = lateness.judge(job.track, now)
+        eta, started = judgement.eta, job.track.started
+        if eta is None or started is None:
+            return []
+        own, end = dict(key), started + eta.total
+        found = [Line(TRAIN_FINISH, own, end), Line(TRAIN_ETA, own, max(end - now, 0.0))]
+        if lateness.plan:
+            source = "learned" if lateness.learned else "configured"
+            for bound, total in (("expected", eta.total), ("low", eta.low), ("high", eta.high)):
                 labels = own | {"bound": bound, "plan": source}
-                found.append(Line(TRAIN_DEVIATION, labels, (finish - started) / plan - 1.0))
+                found.append(Line(TRAIN_DEVIATION, labels, total / lateness.plan - 1.0))
+        if judgement.pace is not None:
+            found.append(Line(TRAIN_PACE, own, judgement.pace))
         return found
 
 

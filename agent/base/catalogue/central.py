@@ -47,9 +47,18 @@ TRAIN_ETA = Metric("gpuvigil_train_eta_seconds", "gauge", "Time left until then.
 TRAIN_DEVIATION = Metric(
     "gpuvigil_train_eta_deviation_ratio",
     "gauge",
-    "Expected total time against the plan, minus 1; positive is late. bound: expected, low, high.",
+    "Expected total time against the plan, minus 1; positive is late. bound: expected, low, high; "
+    "plan: configured, or learned when none is.",
     "ratio",
-    ("job_id", "bound"),
+    ("job_id", "bound", "plan"),
+    dynamic=True,
+)
+TRAIN_PACE = Metric(
+    "gpuvigil_train_pace_deviation_ratio",
+    "gauge",
+    "Time per step now against that when the pace had settled, minus 1; positive is slower.",
+    "ratio",
+    ("job_id",),
     dynamic=True,
 )
 EXHAUSTION = Metric(

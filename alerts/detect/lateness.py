@@ -1,0 +1,90 @@
+"""Is a run late? Its expected duration against the plan, with hysteresis, and who must hear of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from alerts.detect.eta import Eta, Track
+
+LATE = 0.15
+"""Deviation above which a run is late."""
+GOOD = 0.10
+"""Deviation below which it is no longer."""
+RECORDS = 6
+WORK = 0.01
+"""A state changes only after so many records in a row that also span this share of the work."""
+LEARN_AT = 0.05
+LEARN_RECORDS = 60
+"""Share of the work and records after which a plan is learnt where none is configured."""
+
+Alert = Literal["ticket", "page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The state after a record.
+
+    `deviation` is `eta.total / plan - 1`, None while there is no plan yet; `pace` is the present pace against the one
+    learnt when it had settled, minus 1: it tells of a slowdown long before the finish suffers much.
+    """
+
+    eta: Eta | None
+    deviation: float | None
+    alert: Alert | None
+    learned: bool
+    pace: float | None = None
+
+
+class Lateness:
+    """Judges a run record by record.
+
+    Args:
+        plan: seconds that the run should take; None learns it once the pace has settled. A learnt plan never
+            pages: only somebody who promised a date can miss it.
+    """
+
+    def __init__(self, plan: float | None = None) -> None:
+        self.plan = plan
+        self.learned = plan is None
+        self._late = False
+        self._since: float | None = None
+        self._count = 0
+        self._phases = 0
+        self._pace: float | None = None
+        self._pace_of = 0
+
+    def judge(self, track: Track, now: float | None = None) -> Judgement:
+        """The state with what `track` knows now; call once a record."""
+        eta = track.estimate(now)
+        if eta is None:
+            return Judgement(None, None, None, self.learned)
+        if self.learned and track.phases != self._phases:
+            self.plan, self._late, self._phases = None, False, track.phases  # announced: what was learnt is void
+        if track.phases != self._pace_of or (self._pace is None and track.phase_records >= LEARN_RECORDS):
+            self._pace = eta.pace if track.phase_records >= LEARN_RECORDS else None
+            self._pace_of = track.phases
+        pace = eta.pace / self._pace - 1.0 if self._pace else None
+        if self.plan is None and track.done >= LEARN_AT and track.phase_records >= LEARN_RECORDS:
+            self.plan = eta.total
+        if not self.plan:
+            return Judgement(eta, None, None, self.learned, pace)
+        deviation = eta.total / self.plan - 1.0
+        self._turn(deviation, track.done)
+        alert: Alert | None = None
+        if self._late:
+            alert = "page" if not self.learned and eta.low > self.plan else "ticket"
+        return Judgement(eta, deviation, alert, self.learned, pace)
+
+    def _turn(self, deviation: float, done: float) -> None:
+        """Change the state once the deviation has stood on the other side for long enough."""
+        other = deviation < GOOD if self._late else deviation > LATE
+        if not other:
+            self._since, self._count = None, 0
+            return
+        if self._since is None:
+            self._since = done
+        self._count += 1
+        if self._count >= RECORDS and abs(done - self._since) >= WORK:
+            self._late = not self._late
+            self._since, self._count = None, 0

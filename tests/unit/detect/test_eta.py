@@ -1,0 +1,229 @@
+"""Training ETA: on made-up runs whose end is known, and on a real log."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.cli import main
+from alerts.detect.eta import Schedule, Track
+from alerts.detect.lateness import Lateness
+
+STEPS = 6000
+
+
+def run(seed=0, noise=0.04, slow_from=1.0, slow=1.0, checkpoint=90.0, evaluation=300.0):
+    """Wall times (600,) of a record every 10 steps: 12 s a step, spikes, checkpoints, evaluations."""
+    rng = np.random.default_rng(seed)
+    each = 12.0 * np.exp(noise * rng.normal(size=STEPS))
+    spikes = rng.random(STEPS) < 0.003
+    each[spikes] *= rng.uniform(2, 6, spikes.sum())
+    each[int(slow_from * STEPS) :] *= slow
+    each[999::1000] += checkpoint
+    each[1999::2000] += evaluation
+    return np.cumsum(each)[9::10], np.arange(10, STEPS + 1, 10)
+
+
+def follow(times, steps, plan=None, total=STEPS, schedule=None, phases=None):
+    """The judgement after each record."""
+    track, lateness = Track(total, schedule or Schedule()), Lateness(plan)
+    track.begin(0.0)
+    found = []
+    for number, (at, step) in enumerate(zip(times, steps, strict=True)):
+        track.add(float(at), float(step), phases[number] if phases else None)
+        found.append(lateness.judge(track))
+    return found
+
+
+def first_alert(judgements):
+    return next((place for place, judged in enumerate(judgements) if judged.alert), None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("noise", [0.04, 0.15])
+def test_a_healthy_run_is_estimated_well_and_never_late(seed, noise):
+    times, steps = run(seed, noise)
+    judgements = follow(times, steps, plan=times[-1])
+    assert first_alert(judgements) is None
+    for share, limit in ((0.25, 0.06), (0.5, 0.04), (0.75, 0.02)):
+        assert judgements[int(share * 600)].eta.total == pytest.approx(times[-1], rel=limit)
+    inside = [j.eta.low <= times[-1] <= j.eta.high for j in judgements[60:-1]]
+    assert np.mean(inside) > 0.7
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slowdown_that_makes_a_run_late_pages_soon(seed):
+    healthy, steps = run(seed)
+    times, _ = run(seed, slow_from=0.4, slow=1.5)
+    place = first_alert(judged := follow(times, steps, plan=healthy[-1]))
+    assert 240 < place < 300
+    assert judged[place].alert in ("ticket", "page")
+    assert judged[300].alert == "page"
+    assert judged[300].eta.low > healthy[-1]
+
+
+def test_a_slowdown_that_leaves_the_run_in_time_shows_in_the_pace_alone():
+    healthy, steps = run(1)
+    times, _ = run(1, slow_from=0.9, slow=1.5)
+    judged = follow(times, steps, plan=healthy[-1])
+    assert first_alert(judged) is None
+    assert judged[-10].pace == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_learnt_plan_never_pages():
+    times, steps = run(2, slow_from=0.3, slow=2.0)
+    alerts = {judged.alert for judged in follow(times, steps)}
+    assert alerts == {None, "ticket"}
+
+
+def test_lateness_ends_when_the_time_is_made_up():
+    times, steps = run(3)
+    slow = times.copy()
+    slow[100:] += np.minimum(np.arange(500), 60) * 0.9 * 120  # 60 records at almost twice the pace, then as before
+    judged = follow(slow, steps, plan=times[-1] * 1.03)
+    states = [j.alert is not None for j in judged]
+    assert any(states)
+    assert not states[-1]
+    assert np.count_nonzero(np.diff(states)) == 2, "one episode, no flapping"
+
+
+def test_a_restart_costs_its_time_and_nothing_else():
+    times, steps = run(4)
+    again = np.concatenate([steps[:200], steps[150:]])
+    clock = np.concatenate([times[:200], times[199] + 600 + times[150:] - times[149]])
+    judged = follow(clock, again, plan=times[-1] * 1.1)
+    assert first_alert(judged) is None
+    assert judged[400].eta.total == pytest.approx(clock[-1], rel=0.04)
+
+
+def test_a_pause_counts_in_the_finish_and_not_in_the_pace():
+    times, steps = run(5)
+    paused = times + np.where(np.arange(600) >= 200, 4 * 3600.0, 0.0)
+    judged = follow(paused, steps, plan=times[-1])
+    assert judged[260].eta.total == pytest.approx(paused[-1], rel=0.05)
+    assert abs(judged[260].pace) < 0.05
+
+
+def test_a_known_schedule_makes_the_early_estimate_right():
+    cost = np.where(np.arange(STEPS) < 2000, 1.0, 2.0)
+    times, steps = np.cumsum(10 * cost)[9::10], np.arange(10, STEPS + 1, 10)
+    known = follow(times, steps, schedule=Schedule(((0, 1), (2000, 2))))
+    unknown = follow(times, steps)
+    assert known[60].eta.total == pytest.approx(times[-1], rel=0.01)
+    assert unknown[60].eta.total < 0.7 * times[-1]
+    assert first_alert(known) is None
+
+
+def test_an_announced_phase_voids_what_was_learnt():
+    cost = np.where(np.arange(STEPS) < 2000, 1.0, 2.0)
+    times, steps = np.cumsum(10 * cost)[9::10], np.arange(10, STEPS + 1, 10)
+    phases = [32 if step <= 2000 else 64 for step in steps]
+    assert first_alert(follow(times, steps, phases=phases)) is None
+    assert first_alert(follow(times, steps)) is not None
+
+
+def test_a_silent_run_moves_its_finish_with_the_clock():
+    track = Track(STEPS)
+    times, steps = run(6)
+    for at, step in zip(times[:200], steps[:200], strict=True):
+        track.add(at, step)
+    fresh, later = track.estimate(times[199]), track.estimate(times[199] + 7200)
+    assert later.total - fresh.total == pytest.approx(7200, abs=200)
+    assert later.stalled
+    assert not fresh.stalled
+
+
+def test_a_slow_first_step_is_not_a_stall_to_come():
+    times, steps = run(7)
+    late = follow(times + 1800, steps)
+    assert late[100].eta.total == pytest.approx(times[-1] + 1800, rel=0.07)
+
+
+def test_too_few_records_say_nothing_and_the_end_is_the_end():
+    times, steps = run(8)
+    judged = follow(times, steps)
+    assert judged[3].eta is None
+    assert judged[-1].eta.total == judged[-1].eta.low == judged[-1].eta.high == pytest.approx(times[-1])
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e5), st.integers(-50, 100)), min_size=1, max_size=80),
+    st.integers(1, 5000),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_sequence_of_records_breaks_an_estimate(moves, total):
+    track, lateness, at, step = Track(total), Lateness(1000.0), 0.0, 0
+    for gap, gained in moves:
+        at, step = at + gap, max(step + gained, 0)
+        track.add(at, step)
+        eta = lateness.judge(track).eta
+        if eta is not None:
+            assert np.isfinite([eta.total, eta.low, eta.high]).all()
+            assert eta.low <= eta.total <= eta.high
+            assert eta.total >= track.elapsed * (1 - 1e-9)
+
+
+def detect_eta(capsys, *arguments):
+    code = main(["detect", "eta", *map(str, arguments), "-o", "json"])
+    out = capsys.readouterr()
+    return code, [json.loads(line) for line in out.out.splitlines()], out.err
+
+
+def test_a_real_log_whose_clock_is_reset_after_warm_up(capsys, request):
+    log = request.config.rootpath / "tests/data/training/nanogpt_clock_reset.log"
+    code, records, _ = detect_eta(capsys, log, "--plan", "300")
+    assert code == 0
+    assert set(records[0]) >= {"elapsed", "step", "eta_total", "low", "high", "deviation", "alert"}
+    resets = [b for a, b in itertools.pairwise(records) if b["elapsed"] < a["elapsed"]]
+    assert resets, "the clock of this log goes back once"
+    assert all(record["alert"] is None for record in records)
+
+
+def test_wall_stamps_are_the_clock_where_there_are_any(capsys, tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        "".join(
+            f" [2025-04-13 {10 + n // 60:02d}:{n % 60:02d}:00] iteration {n + 1:8d}/ 100 | "
+            "elapsed time per iteration (ms): 60000.0 | lm loss: 2.5E+00 |\n"
+            for n in range(100)
+        )
+    )
+    code, records, _ = detect_eta(capsys, log)
+    assert code == 0
+    assert records[50]["eta_total"] == pytest.approx(99 * 60, rel=0.02)
+    assert records[50]["elapsed"] == 50 * 60
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "reason"),
+    [
+        ("nothing to see\n", (), "no line"),
+        ("s:1 trl:3.2\ns:2 trl:3.1\n" * 20, (), "--total-steps"),
+        ("s:1 trl:3.2\ns:2 trl:3.1\n" * 20, ("--total-steps", "10"), "neither wall stamps nor a clock"),
+        ("step,loss\n1,2.0\n2,1.9\n", ("--total-steps", "10"), "neither wall stamps nor a clock"),
+    ],
+)
+def test_a_log_without_time_or_total_cannot_be_told(capsys, tmp_path, text, arguments, reason):
+    (tmp_path / "log").write_text(text)
+    code, records, err = detect_eta(capsys, tmp_path / "log", *arguments)
+    assert code == 3
+    assert reason in err
+    assert not records
+
+
+def test_a_csv_of_progress_is_a_log_too(capsys, tmp_path):
+    rows = "".join(f"{step},200,{step * 1500.0}\n" for step in range(1, 201))
+    (tmp_path / "log.csv").write_text("step,total_steps,train_time_ms\n" + rows)
+    code, records, _ = detect_eta(capsys, tmp_path / "log.csv")
+    assert code == 0
+    assert records[100]["eta_total"] == pytest.approx(300, rel=0.01)
+
+
+@pytest.mark.parametrize("schedule", ["x", "1:0", "5", "1:a"])
+def test_a_wrong_schedule_is_a_usage_error(capsys, tmp_path, schedule):
+    (tmp_path / "log").write_text("")
+    assert main(["detect", "eta", str(tmp_path / "log"), "--schedule", schedule]) == 2
+    assert "STEP:COST" in (err := capsys.readouterr().err) or "above 0" in err
