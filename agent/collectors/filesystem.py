@@ -19,7 +19,7 @@ from pydantic import Field
 from agent.base.aside import Aside, wait_all
 from agent.base.catalogue import Sample
 from agent.base.catalogue import node as m
-from agent.base.collector import Context, Settings, register
+from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
 from agent.node.crypt import encrypted
 
@@ -90,7 +90,7 @@ class FilesystemSettings(Settings):
     sys: Path = Field(default=Path("/sys"), description="Root of sysfs.")
     rootfs: Path = Field(default=Path("/"), description="Where the node's root is seen from here.")
     patience: Duration = Field(default=1.0, gt=0, description="How long a run waits for network mounts.")
-    limit: int = Field(default=64, ge=1, description="Most mounts looked at; more are left out.")
+    limit: int = Field(default=64, ge=1, description="Most network mounts looked at: each may hold a thread.")
 
 
 @register("filesystem", FilesystemSettings)
@@ -109,8 +109,9 @@ class Filesystem:
 
     def collect(self) -> Iterable[Sample]:
         found = [one for one in self._mounts() if not PSEUDO.fullmatch(one.fstype) and not HIDDEN.fullmatch(one.point)]
-        found = [one for one in found if one.fstype != "overlay" or one.point == "/"][: self._settings.limit]
-        remote = [one for one in found if one.remote]
+        found = [one for one in found if one.fstype != "overlay" or one.point == "/"]
+        every = [one for one in found if one.remote]
+        remote = every[: self._settings.limit]
         self._start(remote)
         for one in found:
             yield m.FS_READONLY.sample(float(one.readonly), *_labels(one))
@@ -122,6 +123,8 @@ class Filesystem:
         wait_all([self._aside[one] for one in remote], self._settings.patience)
         for one in remote:
             yield from self._remote(one)
+        if len(every) > len(remote):
+            raise PartialFailure("limit", f"{len(every)} network mounts, only {len(remote)} looked at: raise limit")
 
     def close(self) -> None: ...
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.base.catalogue import Metric, Sample
 from agent.base.catalogue import node as m
-from agent.base.collector import Context
+from agent.base.collector import Context, PartialFailure
 from agent.collectors.filesystem import Filesystem, FilesystemSettings, Mount, Space, mounts, space
 
 MOUNTINFO = """22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -101,6 +101,14 @@ def test_a_mount_that_answers_with_an_error_is_not_ok(tmp_path: Path) -> None:
     assert of(samples, m.FS_PROBE_OK)["/ckpt"] == 0
     assert of(samples, m.FS_STUCK)["/ckpt"] == 0
     assert "/ckpt" not in of(samples, m.FS_SIZE)
+
+
+def test_more_network_mounts_than_threads_is_said(tmp_path: Path) -> None:
+    samples: list[Sample] = []
+    with pytest.raises(PartialFailure, match="3 network mounts, only 2 looked at"):
+        samples.extend(collector(tmp_path, lambda *_: SPACE, limit=2).collect())
+    assert set(of(samples, m.FS_STUCK)) == {"/ckpt", "/home"}
+    assert {"/", "/data sets"} <= set(of(samples, m.FS_SIZE))
 
 
 def test_own_mounts_where_those_of_the_first_process_are_hidden(tmp_path: Path) -> None:
