@@ -46,6 +46,9 @@ beside it pages as ever. What happens at the edges:
 
 - *The drill ends and the target heals.* The entry stays until the target was seen healthy again, and the rules let
   the label outlive the entry by `drill_grace` ({grace}), so the alert ends under the name it had.
+- *The condition looks back* (GpuXid over {xid}, TtftBurn over its short windows): the label outlives the drill by that
+  much more, so that the trace of a drill never becomes a real page. A real Xid on the same GPU within that time is
+  told at the drill's door first, and at the real one when the time is over.
 - *The entry expires or goes and the target is still broken.* The label goes, which is another identity: the alert with
   the label resolves and one without it fires and pages. That is meant: it is a real fault now.
 - *Two drills overlap on one target.* The one that expires last is named.
@@ -57,6 +60,32 @@ kept quiet.
 
 **Inhibition** (Alertmanager): GpuLost and GpuDriverHung mute GpuXid of the same GPU; a cluster's page mutes the single
 alerts with the same `fault`; a page mutes its own ticket. A drill mutes nothing but itself.
+"""
+
+
+ROUTING = """\
+## Where they go
+
+`gpuvigil alerts routing build --config routing.yaml -o alertmanager.yml` makes Alertmanager's configuration from a short
+list of channels (webhook, email, slack, pagerduty, wechat), receivers and teams; `deploy/alertmanager/routing.yaml` is
+one to begin with. `gpuvigil alerts routing check` has amtool read it and tests where alerts go.
+
+| receiver | gets |
+|---|---|
+| page | `severity="page"`, one message a node or job |
+| ticket | `severity="ticket"`, and whatever no other route knows: no alert vanishes for want of a label |
+| drill | everything with `drill` or `synthetic="true"`, unless `drill_page="real"`; at the pace of pages |
+| watchdog | Watchdog alone, every minute |
+| null | `severity="info"` |
+
+**The dead-man's switch.** Watchdog always fires. Send it to a service **outside** of this installation that rings when
+it stops coming (for instance a check with a period of five minutes): nothing in here can report that Prometheus,
+Alertmanager or the way out is down. Without a channel for it `build` says that nobody would notice.
+
+**A pair of Alertmanagers.** Name every peer in `prometheus.yml`; an alert that reaches only the second one waits 15 s.
+
+**After a restart of Prometheus** what fires in its first seconds is sent a minute later, unless it runs with
+`--rules.alert.resend-delay=5s`.
 """
 
 
@@ -73,6 +102,7 @@ def alerts_page() -> str:
     words = [f"| {word} | {meaning} |" for word, meaning in ACTIONS.items()]
     behaviour = BEHAVIOUR.format(
         grace=duration(t.drill_grace),
+        xid=duration(t.xid_window),
         memory=duration(t.drill_memory),
         maintenance=duration(t.maintenance_memory),
     )

@@ -110,6 +110,8 @@ class Alert:
         action: an action word, or "" where the series itself carries the label `action`.
         fault: short word for inhibition; never empty, since Alertmanager takes two missing labels as
             equal. "" only where the series itself carries the label `fault`.
+        agent_down: the agent that would tell of a drill is itself what is down.
+        lingers: seconds for which the condition stays true after its cause has gone (a window of events).
         runbook: None for a further severity of an alert that has its runbook already.
     """
 
@@ -126,13 +128,14 @@ class Alert:
     cases: tuple[Case, ...] = ()
     runbook: Runbook | None = None
     agent_down: bool = False
+    lingers: float = 0.0
 
     def __post_init__(self) -> None:
         if self.action and self.action not in ACTIONS:
             raise ValueError(f"{self.name}: action {self.action!r} is not one of {sorted(ACTIONS)}")
 
     def expr(self, t: Thresholds) -> str:
-        return scoped(self.condition, self.scope, t, agent_down=self.agent_down)
+        return scoped(self.condition, self.scope, t, agent_down=self.agent_down, lingers=self.lingers)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -57,34 +57,41 @@ def le(seconds: float) -> str:
     return f"=~{whole}[.]{fraction}" if fraction else f"=~{whole}|{whole}[.]0"
 
 
-def drills(scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
+def drills(scope: str, t: Thresholds, *, agent_down: bool = False, lingers: float = 0.0) -> str:
     """The drill that touches each target of `scope`: one series a target.
 
     Where two drills overlap on a target the one that expires last is taken: a many-to-many join would
-    fail the rule, and with it the page; a pick that changes would make one alert many. An entry
-    counts for `drill_grace` after it was last seen, but never beyond its expiry. With `agent_down` it
-    is remembered longer, because the agent that exports it is the very thing that is down.
+    fail the rule, and with it the page; a pick that changes would make one alert many.
+
+    Args:
+        scope: gpu, node, engine or job.
+        t: an entry counts for `drill_grace` after it was last seen, but not beyond its expiry.
+        agent_down: remember it for `drill_memory`, because the agent that exports it is what is down.
+        lingers: seconds for which the condition stays true after its cause has gone; the entry counts as
+            much longer, or the end of a drill would turn its own trace into a real page.
     """
     key = KEY[scope]
-    window = duration(t.drill_memory if agent_down else t.drill_grace)
+    window = duration((t.drill_memory if agent_down else t.drill_grace) + lingers)
+    since = f"time() - {number(lingers)}" if lingers else "time()"
     return (
         f"topk by {labels(*key)} (1, max by {labels(*key, 'drill', 'drill_page')} (\n"
         f"  last_over_time({drill.ACTIVE(scope=scope)}[{window}])\n"
         f"  * on (cluster, node, drill) group_left ()\n"
-        f"  (max by (cluster, node, drill) (last_over_time({drill.EXPIRES}[{window}])) > time())\n))"
+        f"  (max by (cluster, node, drill) (last_over_time({drill.EXPIRES}[{window}])) > {since})\n))"
     )
 
 
-def scoped(condition: str, scope: str, t: Thresholds, *, agent_down: bool = False) -> str:
+def scoped(condition: str, scope: str, t: Thresholds, *, agent_down: bool = False, lingers: float = 0.0) -> str:
     """`condition` as an alert's expression: drills labelled, maintenance quiet.
 
     A series whose target a drill touches gains `drill` and `drill_page`; the others stay as they
     are. A node in maintenance is left out: by its flag as scraped now, or as last seen if the node
     is away. Scopes without a node of their own (cluster, monitoring) come back unchanged.
+    `agent_down` and `lingers` are those of `drills`.
     """
     if scope not in KEY:
         return condition
-    key, drilled = labels(*KEY[scope]), indent(drills(scope, t, agent_down=agent_down), 4)
+    key, drilled = labels(*KEY[scope]), indent(drills(scope, t, agent_down=agent_down, lingers=lingers), 4)
     raw = f"max by (cluster, node) ({node.MAINTENANCE_UNTIL})"
     return (
         f"(\n    (\n{indent(condition, 6)}\n    )\n"

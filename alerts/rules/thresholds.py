@@ -48,7 +48,7 @@ class Timings(Model):
     gpu_lost: Timing = Timing(keep="5m")
     gpu_missing: Timing = Timing(hold="2m", keep="5m")
     gpu_driver_hung: Timing = Timing(keep="5m")
-    gpu_xid: Timing = Timing(keep="15m")
+    gpu_xid: Timing = Timing(keep="5m")
     gpu_fleet_fault: Timing = Timing(keep="5m")
     agent_down: Timing = Timing(hold="2m", keep="5m")
     agent_down_many: Timing = Timing(hold="1m", keep="5m")

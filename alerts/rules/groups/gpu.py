@@ -268,6 +268,7 @@ def xid(t: Thresholds, severity: Severity, runbook: Runbook | None = None, cases
         f"  or {now} > {before}\n"
         f"  or ({now} unless {before}) and on (cluster, node, uuid, xid) {recent}\n)",
         timing=t.timings.gpu_xid,
+        lingers=t.xid_window,
         summary="GPU {{ $labels.gpu }} of {{ $labels.node }} reported an Xid that calls for {{ $labels.action }}",
         description="GPU {{ $labels.gpu }} ({{ $labels.uuid }}) of {{ $labels.node }} reported an Xid that calls for"
         " {{ $labels.action }}." + recent_xids(t),
@@ -341,12 +342,16 @@ def _xid_cases() -> tuple[Case, ...]:
             {"3m": (fired("RESTART_APP", "ticket"), fired("IGNORE", "info"))},
         ),
         Case(
-            "a drill labels it",
+            "a drill labels it, also while the window outlasts the drill: its trace never becomes a real page",
             {
-                events("RESTART_BM"): "0x7 1x30",
-                **drill_on("gpu", GPU3),
+                events("RESTART_BM"): "0x7 1x100",
+                **drill_on("gpu", GPU3, "1x15 _x100", expires=240),
             },
-            {"3m": (fired("RESTART_BM", "page", **DRILLED),)},
+            {
+                "3m": (fired("RESTART_BM", "page", **DRILLED),),
+                "6m30s": (fired("RESTART_BM", "page", **DRILLED),),
+                "13m": (),
+            },
         ),
     )
 

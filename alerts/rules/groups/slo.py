@@ -119,6 +119,7 @@ def burn(
         action="SCALE_OUT",
         condition=f"max {BY} (\n  " + "\n  or ".join(pair(one) for one in burns) + "\n)",
         timing=timing,
+        lingers=max(one.short for one in burns),
         summary="Engine {{ $labels.engine }} on {{ $labels.node }} spends its TTFT budget too fast",
         description="{{ $value | humanizePercentage }} of the requests to {{ $labels.engine }} on {{ $labels.node }}"
         f" got no first token within {duration(t.ttft)}; {100 * t.ttft_budget:g}% may.",
