@@ -66,9 +66,9 @@ alerts with the same `fault`; a page mutes its own ticket. A drill mutes nothing
 ROUTING = """\
 ## Where they go
 
-`gpuvigil alerts routing build --config routing.yaml -o alertmanager.yml` makes Alertmanager's configuration from a short
-list of channels (webhook, email, slack, pagerduty, wechat), receivers and teams; `deploy/alertmanager/routing.yaml` is
-one to begin with. `gpuvigil alerts routing check` has amtool read it and tests where alerts go.
+`gpuvigil alerts routing build --config routing.yaml -o alertmanager.yml` makes Alertmanager's configuration from a
+short list of channels (webhook, email, slack, pagerduty, wechat), receivers and teams;
+`deploy/alertmanager/routing.yaml` is one to begin with. `gpuvigil alerts routing check` has amtool read it and tests where alerts go.
 
 | receiver | gets |
 |---|---|
