@@ -63,7 +63,7 @@ def test_bash_completes(parser, tmp_path, typed, offered):
     script = tmp_path / "completion.bash"
     script.write_text(completion_cli.script(parser, "bash"))
     words = " ".join(f"'{word}'" for word in ["gpuvigil", *typed])
-    ask = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _gpuvigil; echo \"${{COMPREPLY[@]}}\""
+    ask = f'source {script}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _gpuvigil; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "--norc", "-c", ask], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered
     assert done.stderr == ""
