@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: bench/agent.py would be `agent`
+
 from chaos.simulator.build import LIBRARY, build
 from chaos.simulator.world import STATE_VARIABLE, World
 

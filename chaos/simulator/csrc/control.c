@@ -27,14 +27,6 @@ static struct view view_of(const struct world *world, const struct gpu_state *st
     return view;
 }
 
-static void add_difference(struct counters *base, const struct counters *before, const struct counters *after)
-{
-    double *to = (double *)base;
-    const double *a = (const double *)before, *b = (const double *)after;
-    for (size_t i = 0; i < sizeof *base / sizeof(double); i++)
-        to[i] += a[i] - b[i];
-}
-
 /* Puts into the base of `next` what its counters lose, at `boot`, against those of `old`. */
 static void keep_counters(const struct world *world, unsigned int cell, const struct gpu_state *old, struct gpu_state *next,
                           int64_t boot)
@@ -42,8 +34,20 @@ static void keep_counters(const struct world *world, unsigned int cell, const st
     if (cell == NODE)
         return;
     struct view before = view_of(world, old, cell, boot), after = view_of(world, next, cell, boot);
-    struct counters a = counters_at(&before), b = counters_at(&after);
-    add_difference(&next->base, &a, &b);
+    view_freeze(&before); /* frozen counters must not move either */
+    view_freeze(&after);
+    struct counters was = counters_at(&before);
+    double *base = (double *)&next->base;
+    const double *wanted = (const double *)&was;
+    for (int round = 0; round < 2; round++) { /* the second makes good what the first lost by rounding */
+        struct counters is = counters_at(&after);
+        const double *have = (const double *)&is;
+        for (size_t i = 0; i < sizeof was / sizeof(double); i++)
+            if (round == 0)
+                base[i] += wanted[i] - have[i];
+            else if (have[i] < wanted[i])
+                base[i] += 2 * (wanted[i] - have[i]);
+    }
 }
 
 static void publish(struct world *world, unsigned int cell, const struct gpu_state *next)

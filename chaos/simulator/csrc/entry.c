@@ -177,12 +177,7 @@ nvmlReturn_t enter_gpu(const struct world *world, unsigned int gpu, int mig, enu
         return NVML_SUCCESS;
     struct view *view = &moment->view;
     nvmlReturn_t result = strike(world, gpu, &moment->state, view->boot, group);
-    const struct fault *frozen = fault_find(view, VALUES_FROZEN);
-    if (frozen != NULL) {
-        int64_t on = frozen->sim_on != UNKNOWN_TIME ? frozen->sim_on : sim_at(&view->clock, frozen->on);
-        view->sim = on < view->sim ? on : view->sim;
-        view->boot = frozen->on;
-    }
+    view_freeze(view);
     return result;
 }
 

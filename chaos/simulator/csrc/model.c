@@ -45,8 +45,10 @@ struct curve {
     double level, level_sum, comm_sum;
 };
 
+/* Sums count from about `origin`, to stay small: rounding must never make a counter step back. */
+
 /* Training: all GPUs march in step. */
-static struct curve training(double t)
+static struct curve training(double t, double origin)
 {
     const double step_sum = STEP_COMPUTE * LEVEL_COMPUTE + (STEP - STEP_COMPUTE) * LEVEL_REDUCE;
     const double step_comm = STEP_COMPUTE * COMM_COMPUTE + (STEP - STEP_COMPUTE) * COMM_REDUCE;
@@ -55,7 +57,8 @@ static struct curve training(double t)
                              + (TRAIN_CYCLE - TRAIN_EVALUATION) * LEVEL_CHECKPOINT;
     const double cycle_comm = steps * step_comm + evaluation * COMM_EVALUATION;
     double cycle = floor(t / TRAIN_CYCLE), x = t - cycle * TRAIN_CYCLE;
-    struct curve out = {0, cycle * cycle_sum, cycle * cycle_comm};
+    double cycles = cycle - floor(origin / TRAIN_CYCLE);
+    struct curve out = {0, cycles * cycle_sum, cycles * cycle_comm};
     if (x < TRAIN_STEPS) {
         double step = floor(x / STEP), y = x - step * STEP;
         double compute = y < STEP_COMPUTE ? y : STEP_COMPUTE, reduce = y - compute;
@@ -76,7 +79,7 @@ static struct curve training(double t)
 }
 
 /* Inference: bursts come in pairs of equal height, one up and one down, so that the integral has a closed form. */
-static struct curve inference(uint64_t seed, double t)
+static struct curve inference(uint64_t seed, double t, double origin)
 {
     double angle = 2 * PI * (t / DAY - 8.0 / 24);
     double slot = floor(t / BURST), x = t - slot * BURST, pair = floor(slot / 2);
@@ -85,21 +88,27 @@ static struct curve inference(uint64_t seed, double t)
     double burst_sum = height * (x / 2 - BURST / (4 * PI) * sin(wave));
     struct curve out;
     out.level = INFER_MEAN + INFER_WAVE * sin(angle) + sign * height * (1 - cos(wave)) / 2;
-    out.level_sum = INFER_MEAN * t - INFER_WAVE * DAY / (2 * PI) * cos(angle)
+    out.level_sum = INFER_MEAN * (t - origin) - INFER_WAVE * DAY / (2 * PI) * cos(angle)
                     + (sign > 0 ? burst_sum : height * BURST / 2 - burst_sum);
     out.comm_sum = INFER_COMM * out.level_sum;
     return out;
 }
 
+/* Where counters begin: when the world was made, in seconds. */
+static double origin_of(const struct view *view)
+{
+    return (double)(view->world->header.epoch / QUANTUM) * (QUANTUM / 1e9);
+}
+
 static struct curve curve_at(const struct view *view, double t)
 {
     uint64_t seed = view->world->header.seed;
-    double amplitude = 0.02;
-    struct curve out = {LEVEL_IDLE, LEVEL_IDLE * t, 0};
+    double amplitude = 0.02, origin = origin_of(view);
+    struct curve out = {LEVEL_IDLE, LEVEL_IDLE * (t - origin), 0};
     if (view->state->workload == WORKLOAD_TRAINING)
-        out = training(t);
+        out = training(t, origin);
     else if (view->state->workload == WORKLOAD_INFERENCE)
-        out = inference(seed, t), amplitude = 0.03;
+        out = inference(seed, t, origin), amplitude = 0.03;
     else
         amplitude = 0.002;
     /* Noise: what one bucket of a pair adds, the other takes away. */
@@ -114,6 +123,21 @@ static struct curve curve_at(const struct view *view, double t)
 double view_seconds(const struct view *view)
 {
     return (double)(view->sim / QUANTUM) * (QUANTUM / 1e9);
+}
+
+void view_freeze(struct view *view)
+{
+    const struct fault *first = NULL;
+    for (uint32_t i = 0; i < view->state->faults; i++) {
+        const struct fault *fault = &view->state->fault[i];
+        if (fault->kind == VALUES_FROZEN && fault_active(fault, view->boot) && (first == NULL || fault->on < first->on))
+            first = fault;
+    }
+    if (first == NULL)
+        return;
+    int64_t on = first->sim_on != UNKNOWN_TIME ? first->sim_on : sim_at(&view->clock, first->on);
+    view->sim = on < view->sim ? on : view->sim;
+    view->boot = first->on;
 }
 
 int fault_span(const struct view *view, const struct fault *fault, double *from, double *to)
@@ -202,52 +226,51 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Adds what faults change: between any two edges the strongest one rules. */
-static void lay_effects(const struct view *view, struct integrals *sum, double t)
+/* The strongest effect at a moment, which rules: 1 = none. */
+static double scale_at(const struct piece *piece, unsigned int pieces, double moment, int *hung)
+{
+    double scale = 1;
+    *hung = 0;
+    for (unsigned int i = 0; i < pieces; i++)
+        if (piece[i].from <= moment && moment < piece[i].to && piece[i].scale <= scale) {
+            scale = piece[i].scale;
+            *hung |= piece[i].hung;
+        }
+    return scale;
+}
+
+/* Sums over the pieces between which faults come and go, from left to right: what a fault stops stands exactly still. */
+struct integrals integrals_at(const struct view *view, double t)
 {
     struct piece piece[MAX_FAULTS];
-    double edge[2 * MAX_FAULTS];
+    double edge[2 * MAX_FAULTS + 1], origin = origin_of(view);
     unsigned int pieces = 0, edges = 0;
+    struct curve here = curve_at(view, origin);
+    struct integrals sum = {t, 0, 0, 0};
     for (uint32_t i = 0; i < view->state->faults; i++) {
         const struct fault *fault = &view->state->fault[i];
         struct piece *p = &piece[pieces];
         if (!effect_of(view, fault, &p->scale) || !fault_span(view, fault, &p->from, &p->to) || p->from >= t)
             continue;
         p->hung = fault->kind == HUNG_COLLECTIVE;
-        if (p->to > t)
-            p->to = t;
         edge[edges++] = p->from;
-        edge[edges++] = p->to;
+        if (p->to < t)
+            edge[edges++] = p->to;
         pieces++;
     }
-    if (pieces == 0)
-        return;
     qsort(edge, edges, sizeof *edge, by_time);
-    for (unsigned int i = 0; i + 1 < edges; i++) {
-        if (edge[i + 1] <= edge[i])
-            continue;
-        double scale = 1, middle = (edge[i] + edge[i + 1]) / 2;
-        int hung = 0;
-        for (unsigned int j = 0; j < pieces; j++)
-            if (piece[j].from <= middle && middle < piece[j].to && piece[j].scale <= scale) {
-                scale = piece[j].scale;
-                hung |= piece[j].hung;
-            }
-        if (scale >= 1)
-            continue;
-        struct curve a = curve_at(view, edge[i]), b = curve_at(view, edge[i + 1]);
-        sum->level += (scale - 1) * (b.level_sum - a.level_sum);
-        sum->comm += (scale - 1) * (b.comm_sum - a.comm_sum);
-        if (hung)
-            sum->hung += edge[i + 1] - edge[i];
+    edge[edges++] = t;
+    double from = origin;
+    for (unsigned int i = 0; i < edges; i++) {
+        int hung;
+        double scale = scale_at(piece, pieces, (from + edge[i]) / 2, &hung);
+        struct curve there = curve_at(view, edge[i]);
+        sum.level += scale * (there.level_sum - here.level_sum);
+        sum.comm += scale * (there.comm_sum - here.comm_sum);
+        sum.hung += hung ? edge[i] - from : 0;
+        here = there;
+        from = edge[i];
     }
-}
-
-struct integrals integrals_at(const struct view *view, double t)
-{
-    struct curve curve = curve_at(view, t);
-    struct integrals sum = {t, curve.level_sum, curve.comm_sum, 0};
-    lay_effects(view, &sum, t);
     return sum;
 }
 
@@ -418,12 +441,12 @@ static int by_start(const void *a, const void *b)
     return by_time(&((const struct piece *)a)->from, &((const struct piece *)b)->from);
 }
 
-/* Communication seconds that a link missed while it was down; overlapping faults count once. */
-static double link_outage(const struct view *view, unsigned int link)
+/* Communication seconds of a link: those in which it was up. Overlapping faults count once. */
+static double link_seconds(const struct view *view, unsigned int link, const struct integrals *now)
 {
     struct piece piece[MAX_FAULTS];
     unsigned int pieces = 0;
-    double missed = 0, end = -INFINITY;
+    double sum = 0, up = 0, until = -INFINITY; /* communication when the link last came up; down until then */
     for (uint32_t i = 0; i < view->state->faults; i++) {
         const struct fault *fault = &view->state->fault[i];
         if (fault->kind == NVLINK_DOWN && (fault->p[0] < 0 || fault->p[0] == link)
@@ -432,13 +455,14 @@ static double link_outage(const struct view *view, unsigned int link)
     }
     qsort(piece, pieces, sizeof *piece, by_start);
     for (unsigned int i = 0; i < pieces; i++) {
-        double from = fmax(piece[i].from, end);
-        if (piece[i].to <= from)
-            continue;
-        missed += integrals_at(view, piece[i].to).comm - integrals_at(view, from).comm;
-        end = piece[i].to;
+        if (piece[i].from > until)
+            sum += integrals_at(view, piece[i].from).comm - up;
+        if (piece[i].to > until) {
+            until = piece[i].to;
+            up = integrals_at(view, until).comm;
+        }
     }
-    return missed;
+    return sum + (until < now->t ? now->comm - up : 0);
 }
 
 struct counters counters_at(const struct view *view)
@@ -448,12 +472,11 @@ struct counters counters_at(const struct view *view)
         count_fault(view, &view->state->fault[i], &out);
     if (view->world->header.overlay)
         return out; /* the rest is counted by the real driver */
-    struct integrals origin = integrals_at(view, (double)view->world->header.epoch / 1e9);
-    struct integrals now = integrals_at(view, view_seconds(view));
+    struct integrals origin = {origin_of(view), 0, 0, 0}, now = integrals_at(view, view_seconds(view));
     out.energy_mj += energy_between(view, &origin, &now);
-    out.pcie_rx += pcie_rate(view->id) * 0.18 * (now.level - origin.level);
-    out.pcie_tx += pcie_rate(view->id) * 0.07 * (now.level - origin.level);
+    out.pcie_rx += pcie_rate(view->id) * 0.18 * now.level;
+    out.pcie_tx += pcie_rate(view->id) * 0.07 * now.level;
     for (unsigned int link = 0; link < MAX_LINKS && link < view->id->links; link++)
-        out.link_bytes[link] += link_rate(view->id) * 0.7 * (now.comm - origin.comm - link_outage(view, link));
+        out.link_bytes[link] += link_rate(view->id) * 0.7 * link_seconds(view, link, &now);
     return out;
 }

@@ -19,9 +19,9 @@ struct view {
     int64_t sim;   /* of which values are functions */
 };
 
-/* Integrals over time since the Unix epoch, in seconds of full activity, with the effect of faults. */
+/* Integrals over time since the world was made, in seconds of full activity, with the effect of faults. */
 struct integrals {
-    double t;     /* simulated seconds */
+    double t;     /* simulated Unix seconds */
     double level; /* of the workload level 0..1 */
     double comm;  /* of communication between GPUs 0..1 */
     double hung;  /* time spent in a hung collective */
@@ -44,6 +44,8 @@ struct integrals integrals_at(const struct view *view, double t);
 struct physics physics_at(const struct view *view);
 struct counters counters_at(const struct view *view);
 double view_seconds(const struct view *view);
+/* If values are frozen: takes the view back to when the first of the freezing faults that act began. */
+void view_freeze(struct view *view);
 
 /* Simulated seconds [from, to) in which the fault acted up to the view's moment; 0 if it has not begun. */
 int fault_span(const struct view *view, const struct fault *fault, double *from, double *to);
