@@ -110,12 +110,14 @@ class Filesystem:
     def collect(self) -> Iterable[Sample]:
         found = [one for one in self._mounts() if not PSEUDO.fullmatch(one.fstype) and not HIDDEN.fullmatch(one.point)]
         found = [one for one in found if one.fstype != "overlay" or one.point == "/"]
-        every = [one for one in found if one.remote]
+        # Whoever is mounted below a network mount is reached through it, and hangs with it.
+        far = tuple(f"{one.point.rstrip('/')}/" for one in found if one.remote)
+        every = [one for one in found if one.remote or one.point.startswith(far)]
         remote = every[: self._settings.limit]
         self._start(remote)
         for one in found:
             yield m.FS_READONLY.sample(float(one.readonly), *_labels(one))
-            if not one.remote:
+            if one not in every:
                 yield from _space(one, self._local(one))
                 under_key = encrypted(one.device, self._settings.sys)
                 if under_key is not None:

@@ -91,6 +91,23 @@ def test_a_dead_mount_hangs_nothing_and_costs_one_thread(tmp_path: Path) -> None
     assert of(list(filesystem.collect()), m.FS_AVAIL)["/ckpt"] == 400
 
 
+def test_a_local_mount_below_a_dead_one_hangs_nothing_either(tmp_path: Path) -> None:
+    dead = threading.Event()
+
+    def look(path: str, mount: Mount) -> Space:
+        if path.startswith(("/ckpt", "//ckpt")):
+            dead.wait(60)
+        return SPACE
+
+    filesystem = collector(tmp_path, look, patience="50ms")
+    inside = "40 29 8:1 / /ckpt/local rw - ext4 /dev/sda1 rw\n41 27 8:2 / /ckpt2 rw - ext4 /dev/sda2 rw\n"
+    (tmp_path / "1" / "mountinfo").write_text(MOUNTINFO + inside)
+    samples = list(filesystem.collect())
+    assert of(samples, m.FS_STUCK)["/ckpt/local"] > 0
+    assert of(samples, m.FS_AVAIL)["/ckpt2"] == 400
+    dead.set()
+
+
 def test_a_mount_that_answers_with_an_error_is_not_ok(tmp_path: Path) -> None:
     def look(path: str, mount: Mount) -> Space:
         if mount.point == "/ckpt":
