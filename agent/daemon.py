@@ -71,6 +71,7 @@ class Daemon:
         self._newest: Snapshot | None = None
         self.app = build_app(self.newest, config.node, config.cluster)
         self.server = Server(self.app)
+        self.server.answered.update({(path, 200): 0 for path in self.app.paths})
         self.runner.server = self.server
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None

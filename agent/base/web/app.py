@@ -61,8 +61,13 @@ class App:
             return text(f"405: {path} answers {route.allow}", 405, (("Allow", route.allow),))
         return route
 
+    @property
+    def paths(self) -> list[str]:
+        """The exact paths: only those are worth a label."""
+        return list(self._exact)
+
     def known(self, path: str) -> bool:
-        """Whether the path is one of the exact ones: only those are worth a label."""
+        """Whether the path is one of them."""
         return path in self._exact
 
     def begin(self, request: Request) -> Response | Handler:

@@ -67,7 +67,7 @@ def page(title: str, body: str, status: int = 200) -> Response:
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0}"
     "main{max-width:60rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;width:100%}"
-    "th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}td.n{text-align:right}"
+    "th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}th.n,td.n{text-align:right}"
     ".loud{background:#b00020;color:#fff;padding:.6rem 1rem;font-weight:600}"
     ".ok{color:#1a7f37}.failed,.late{color:#b00020;font-weight:600}.starting{color:#9a6700}"
 )

@@ -224,6 +224,23 @@ def test_stop_leaves_hanging_threads_behind_and_closes_their_collectors(metric, 
     gate.set()
 
 
+def test_a_clock_that_is_set_back_an_hour_changes_no_freshness(metric, puppet, context):
+    wall, monotonic = [1e9], [0.0]
+    kind, _ = puppet("x", lambda: [metric.plain.sample(1)])
+    runner = Runner({"x": kind}, context, monotonic=lambda: monotonic[0], wall=lambda: wall[0])
+    runner.configure({"x": settings(period="15s", deadline="10s")}, start=False)
+    runner.workers["x"].step()
+    for step in (-3600, 7200):
+        wall[0] += step
+        snapshot = runner.snapshot()
+        assert values(snapshot, metric.plain) == [1.0]
+        assert values(snapshot, own.SUCCESS) == [1.0]
+        assert values(snapshot, own.TICK_TIME) == [wall[0]]
+    monotonic[0] = 25.1
+    assert values(runner.snapshot(), metric.plain) == [], "older than period and deadline allow"
+    assert runner.snapshot().statuses[0].state == "late"
+
+
 def test_what_the_agent_costs_includes_its_children():
     import subprocess
     import sys
