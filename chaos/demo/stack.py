@@ -147,7 +147,7 @@ class Stack:
                 self._on_gpus(part)
                 if part.ends and part.process is not None and part.process.returncode == 0:
                     self.say(f"{part.name} has ended, as it should")
-                elif part.name == "engine" and self._drilled():
+                elif part.name == "engine" and self._drilled() and self._gpu_lost():
                     fallen = part
                     self.say(f"engine {part.death()}, with its GPU in a drill; it is started again with the GPU")
                 else:

@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
+from chaos.engine.drill import SHIPPED
+
 pytestmark = pytest.mark.e2e
 PATIENCE = 90.0
 
@@ -39,8 +41,13 @@ class Demo:
     def said(self) -> str:
         return self.errors.read_text()
 
+    def pid(self, part: str) -> int:
+        if part == "engine":  # started again after a drill
+            return int((self.build / "demo" / "engine.pid").read_text())
+        return int(self.result["pids"][part])
+
     def kill(self, part: str) -> None:
-        os.kill(self.result["pids"][part], signal.SIGKILL)
+        os.kill(self.pid(part), signal.SIGKILL)
         until(lambda: f"DIED: {part} was killed by SIGKILL; the rest goes on" in self.said(), f"{part} named as dead")
 
     def metrics(self) -> str:
@@ -156,7 +163,7 @@ def test_promtool_accepts_the_live_page(demo: Demo, part: str) -> None:
 
 
 def test_the_engine_is_placed_on_its_gpu_again_after_the_drill(demo: Demo) -> None:
-    pid, uuid = demo.result["pids"]["engine"], demo.result["page"]["labels"]["uuid"]
+    pid, uuid = demo.pid("engine"), demo.result["page"]["labels"]["uuid"]
     place = rf'gpuvigil_llm_engine_gpu_info\{{engine="tiny-llm",gpu="3",uuid="{uuid}".*pid="{pid}"\}}'
     until(lambda: demo.sample(place) == 1, "the engine's process shown on GPU 3")
 
@@ -181,22 +188,45 @@ def test_monitors_with_little_history_are_warming_up(demo: Demo) -> None:
     assert states()["training-eta"] in ("warming_up", "ok")
 
 
+def test_a_drill_killed_in_its_middle_ends_by_itself_and_is_recovered(demo: Demo) -> None:
+    text = (SHIPPED / "gpu-lost.yaml").read_text().replace("max_duration: 2m", "max_duration: 30s\nhold: 15s")
+    drill, target = demo.build / "short.yaml", demo.build / "demo" / "target.yaml"
+    drill.write_text(text.replace("detected_within: 60s", "detected_within: 14s"))
+    lost = r'gpuvigil_gpu_up\{gpu="3".*\}'
+    command = [sys.executable, "-m", "agent.cli", "chaos"]
+    run = [*command, "run", str(drill), "--target", str(target), "--report", str(demo.build)]
+    with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as injector:
+        assert injector.stderr is not None
+        said = ""
+        while "injected:" not in said and (line := injector.stderr.readline()):
+            said += line
+        assert "injected:" in said, said
+        until(lambda: demo.sample(lost) == 0, "GPU 3 lost")
+        injector.kill()
+    assert demo.sample(lost) == 0, "nobody has undone it yet"
+    until(lambda: demo.sample(lost) == 1, "the fault ends by its own duration")
+    until(lambda: demo.sample(r'gpuvigil_llm_health_ok\{engine="tiny-llm"\}') == 1, "the engine started again")
+
+    again = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "is unfinished: gpuvigil chaos recover" in again.stdout
+    for said in ("unfinished drills taken back", "nothing to recover"):
+        recover = subprocess.run(
+            [*command, "recover", "--target", str(target)], capture_output=True, text=True, check=False
+        )
+        assert (recover.returncode, said in recover.stderr) == (0, True), recover.stderr
+
+
 def test_nvml_child_killed_is_replaced_and_its_series_come_back(demo: Demo) -> None:
-    def child() -> psutil.Process:
-        (found,) = psutil.Process(demo.result["pids"]["agent"]).children()
-        return found
-
-    up = re.compile(r"^gpuvigil_gpu_up\{.*\} 1\.?0?$", re.MULTILINE)
-    before = child().pid
-    os.kill(before, signal.SIGKILL)
-
-    def back() -> bool:
-        with contextlib.suppress(ValueError, psutil.Error):
-            return child().pid != before and len(up.findall(demo.metrics())) == 8
-        return False
-
-    until(back, "eight GPUs from a new child")
-    assert not re.search(r"^gpuvigil_gpu_up\{.*\} 0", demo.metrics(), re.MULTILINE)
+    restarts = r"gpuvigil_gpu_child_restarts_total\{.*\}"
+    before = demo.sample(restarts)
+    assert before is not None
+    (child,) = psutil.Process(demo.pid("agent")).children()
+    child.kill()
+    until(lambda: (demo.sample(restarts) or 0) > before, "a new child")
+    up = re.compile(r"^gpuvigil_gpu_up\{.*\} (\S+)$", re.MULTILINE)
+    until(lambda: up.findall(demo.metrics()) == ["1.0"] * 8, "eight GPUs from the new child")
+    assert not child.is_running()
 
 
 def test_engine_killed_is_unhealthy_and_its_values_absent(demo: Demo) -> None:
@@ -222,7 +252,7 @@ def test_others_killed_are_named_and_the_agent_goes_on(demo: Demo, part: str) ->
 
 
 def test_agent_killed_fires_agent_down_and_leaves_no_frozen_series(demo: Demo) -> None:
-    agent = psutil.Process(demo.result["pids"]["agent"])
+    agent = psutil.Process(demo.pid("agent"))
     children = agent.children()
     assert demo.query("gpuvigil_gpu_up")
     demo.kill("agent")
