@@ -215,7 +215,18 @@ def _problem(
         msg = "is required"
     elif not isinstance(given, (dict, list)) and "got" not in msg:
         msg = f"{msg[:1].lower()}{msg[1:]}, got {given!r}"
-    return f"{where}: {'.'.join(str(part) for part in loc)}: {msg}"
+    return f"{where}: {'.'.join(str(part) for part in loc)}: {_without_secrets(msg, loc, given)}"
+
+
+_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|secret|token|(^|_)key$|authorization", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=//)[^/\s'\"@]+@")
+
+
+def _without_secrets(message: str, loc: tuple[int | str, ...], given: object) -> str:
+    """The message fit for a log: no value of a secret's field, no user and password of an address."""
+    if loc and _SECRET_NAME.search(str(loc[-1])) and isinstance(given, str):
+        message = message.replace(repr(given), "a value that is not shown")
+    return _USERINFO.sub("***@", message)
 
 
 def _contains(env: Mapping[str, Any], loc: tuple[int | str, ...]) -> bool:
