@@ -18,7 +18,7 @@ from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
-from agent.gpu import client, codes
+from agent.gpu import aer, client, codes
 from agent.gpu.client import View
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED, GpuNode
@@ -39,6 +39,8 @@ class GpuSettings(Settings):
     retry_lost: Duration = Field(default=30.0, gt=0, description="Time between two attempts to find a lost GPU.")
     call_deadline: Duration = Field(default=10.0, gt=0, description="A driver call longer than this is stuck.")
     open_deadline: Duration = Field(default=60.0, gt=0, description="The same for calls that initialise a GPU.")
+    processes: int = Field(default=4, ge=0, le=16, description="Largest processes of each GPU that are shown.")
+    per_link: bool = Field(default=False, description="Series for every NVLink: about 100 a GPU.")
     sys: Path = Field(default=Path("/sys"), description="Root of sysfs, for the PCI bus.")
     proc: Path = Field(default=Path("/proc"), description="Root of the process tree, for the boot id.")
 
@@ -56,6 +58,7 @@ class Gpu:
                 retry_lost=settings.retry_lost,
                 call_deadline=settings.call_deadline,
                 open_deadline=settings.open_deadline,
+                per_link=settings.per_link,
             ),
             context.state_dir,
             settings.proc,
@@ -93,6 +96,7 @@ class Gpu:
                 yield m.DRIVER_INFO.sample(1, synthetic, *(view.versions[k] for k in ("driver", "nvml", "cuda")))
                 yield from self._existence(view, view.described, inventory)
                 yield from self._values(view, view.described, inventory)
+                yield from self._processes(inventory)
         if not view.up and (expected or view.stuck):
             reason = "driver_hung" if view.stuck else codes.name(view.code) if view.code else "child_ended"
             raise PartialFailure(reason, f"NVML does not answer: {reason}")
@@ -155,3 +159,25 @@ class Gpu:
                 if series.accumulates:
                     value = counters.add(f"{key}/{uuid}", value)
                 yield Sample(series.metric, (*labels, *series.labels), value)
+            if not synthetic:
+                for severity, errors in aer.read(self._settings.sys, str(gpu["pci"])).items():
+                    yield m.PCIE_AER.sample(counters.add(f"aer.{severity}/{uuid}", errors), *labels, severity)
+
+    def _processes(self, inventory: Inventory) -> Iterator[Sample]:
+        synthetic = self._node.label
+        for uuid, rows in self._node.client.process_table().items():
+            labels = (inventory.label(uuid), uuid, synthetic)
+            rows = sorted({row.pid: row for row in rows}.values(), key=lambda row: (-(row.memory or 0), row.pid))
+            for row in rows[: self._settings.processes]:
+                who = (str(row.pid), self._comm(row.pid))
+                if row.memory is not None:
+                    yield m.PROCESS_MEMORY.sample(row.memory, *labels, *who)
+                if row.sm is not None:
+                    yield m.PROCESS_SM.sample(row.sm, *labels, *who)
+
+    def _comm(self, pid: int) -> str:
+        """The process' name; empty where it is gone or not of this host."""
+        try:
+            return (self._settings.proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""

@@ -37,7 +37,7 @@ class Child:
     Args:
         settings: `library` (path or None), `interval` and `retry_lost` (seconds), `skip` (NVML
             indices that are not touched), `only` (indices, or None for all), `known` (list of
-            {uuid, index} of GPUs seen before).
+            {uuid, index} of GPUs seen before), `per_link` (read every NVLink by itself).
     """
 
     def __init__(self, out: int, page: int, settings: dict[str, Any]) -> None:
@@ -52,6 +52,7 @@ class Child:
         self._lost: dict[str, tuple[Identity, int]] = {}
         self._blind: list[str] = []
         self._listed: set[str] = set()
+        self._last_utilization: dict[str, int] = {}
         self._order: list[Device] = []
         self._errors: Counter[tuple[str, str]] = Counter()
         self._generation = 0
@@ -114,7 +115,7 @@ class Child:
         interval = float(self._settings["interval"])
         turn, due, looked = 0, time.monotonic(), 0.0
         while True:
-            again = self._again.is_set()
+            again = self._again.is_set() or any(device.outdated for device in self._order)
             if again or time.monotonic() - looked >= float(self._settings["retry_lost"]):
                 self._again.clear()
                 self._enumerate()
@@ -166,7 +167,7 @@ class Child:
             self._errors["nvmlDeviceGetHandleByIndex_v2", codes.name(code)] += 1
             raise Gone(code)
         for device in self._devices.values():
-            same = device.handle.value == handle.value and device.identity.index == index
+            same = device.handle.value == handle.value and device.identity.index == index and not device.outdated
             if same and text(self._library.ask(pynvml.nvmlDeviceGetUUID, handle, index=index)) == device.identity.uuid:
                 return device
         identity = identify(self._library, handle, index)
@@ -174,7 +175,13 @@ class Child:
         uptime = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1e9)
         try:
             device = Device(
-                self._library, handle, identity, int(driver) if driver.isdigit() else 0, uptime, self._errors
+                self._library,
+                handle,
+                identity,
+                int(driver) if driver.isdigit() else 0,
+                uptime,
+                self._errors,
+                bool(self._settings["per_link"]),
             )
         except Gone as gone:
             self._lost[identity.uuid] = (identity, gone.code)
@@ -206,12 +213,12 @@ class Child:
         devices = sorted(self._devices.values(), key=lambda device: device.identity.index)
         self._order = devices
         for device in devices:
-            device.changed = False
+            device.plan.changed = False
         self._send(
             wire.DESCRIBE,
             {
                 "generation": self._generation,
-                "gpus": [{**asdict(d.identity), "keys": d.keys} for d in devices],
+                "gpus": [{**asdict(d.identity), "keys": d.plan.keys} for d in devices],
                 "lost": [{**asdict(identity), "code": code} for identity, code in self._lost.values()],
                 "blind": self._blind,
                 "skipped": self._settings["skip"],
@@ -235,8 +242,8 @@ class Child:
                 continue
             if uuid in self._pcie.results:
                 for key, value in zip(("pcie_tx", "pcie_rx"), self._pcie.results[uuid], strict=True):
-                    device.put(key, value)
-            changed |= device.changed
+                    device.plan.put(key, value)
+            changed |= device.plan.changed
         if len(gone) == len(self._order) > 0 and set(gone.values()) == {codes.UNKNOWN}:
             raise Down(codes.UNKNOWN)
         for uuid, code in gone.items():
@@ -245,7 +252,7 @@ class Child:
             self._generation += 1
             self._describe()
         self._write(
-            wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.values for d in self._order])
+            wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.plan.values for d in self._order])
         )
 
     def _list_processes(self, device: Device) -> None:
@@ -264,8 +271,24 @@ class Child:
         ]
         if len(good) < len(rows):
             self._errors["nvmlDeviceGetComputeRunningProcesses", "implausible"] += len(rows) - len(good)
-        device.put("processes", len(good))
-        self._send(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": good[:MAX_PROCESSES]})
+        device.plan.put("processes", len(good))
+        busy = self._process_utilization(device)
+        listed = [(pid, memory, busy.get(pid)) for pid, memory in good[:MAX_PROCESSES]]
+        self._send(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": listed})
+
+    def _process_utilization(self, device: Device) -> dict[int, float]:
+        """SM utilisation (0 to 1) by pid since the last time, for processes that were busy at all."""
+        uuid = device.identity.uuid
+        last = self._last_utilization.get(uuid, 0)
+        samples = self._library.ask(
+            pynvml.nvmlDeviceGetProcessUtilization, device.handle, last, index=device.identity.index
+        )
+        found: dict[int, list[int]] = {}
+        for sample in samples or ():
+            self._last_utilization[uuid] = max(self._last_utilization.get(uuid, 0), sample.timeStamp)
+            if sample.smUtil <= 100:
+                found.setdefault(sample.pid, []).append(sample.smUtil)
+        return {pid: sum(values) / len(values) / 100 for pid, values in found.items()}
 
 
 def main(arguments: list[str]) -> int:

@@ -9,20 +9,19 @@ most. A suspect comes back when a child of its own has swept it, or when the aba
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import selectors
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agent.gpu import codes, wire
+from agent.gpu.process import ChildProcess
 from agent.gpu.readings import CALLS, EVENT_WAIT_S, OPENING
 
 LOG = logging.getLogger("gpuvigil.gpu")
@@ -46,6 +45,7 @@ class Settings:
         retry_lost: seconds between two looks at the enumeration, which finds lost GPUs again.
         call_deadline: seconds after which a driver call counts as stuck.
         open_deadline: the same for calls that may initialise a GPU.
+        per_link: give every NVLink its own readings, too.
     """
 
     library: str | None = None
@@ -53,6 +53,7 @@ class Settings:
     retry_lost: float = 30.0
     call_deadline: float = 10.0
     open_deadline: float = 60.0
+    per_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,14 @@ class Stuck:
 
     def seconds(self) -> float:
         return (time.monotonic_ns() - self.since_ns) / 1e9
+
+
+class Process(NamedTuple):
+    """A compute process: GPU memory in bytes and SM utilisation (0 to 1), None where not told."""
+
+    pid: int
+    memory: int | None
+    sm: float | None
 
 
 @dataclass(frozen=True)
@@ -102,51 +111,6 @@ class _Suspect:
     patience: float
 
 
-class _Process:
-    """One child process with its pipe and heartbeat page."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        out, child_out = os.pipe()
-        page = wire.Heartbeat.create()
-        isolation = "-P" if sys.version_info >= (3, 11) else "-I"
-        try:
-            self.popen = subprocess.Popen(
-                [sys.executable, isolation, "-m", "agent.gpu.child", str(child_out), str(page)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(child_out, page),
-                start_new_session=True,
-            )
-        except OSError:
-            os.close(out)
-            os.close(page)
-            raise
-        finally:
-            os.close(child_out)
-        os.set_blocking(out, False)
-        self.out, self.beat = out, wire.Heartbeat(page)
-        os.close(page)
-        self.stream = wire.Stream()
-        self.started = time.monotonic()
-        self.heard = self.started
-        self.killed_at = 0.0
-        self.tell(settings)
-
-    def tell(self, settings: dict[str, Any]) -> None:
-        assert self.popen.stdin is not None
-        with contextlib.suppress(OSError):
-            self.popen.stdin.write(json.dumps(settings).encode() + b"\n")
-            self.popen.stdin.flush()
-
-    def hang_up(self) -> None:
-        """Close our ends; a child that can still run ends by itself."""
-        assert self.popen.stdin is not None
-        with contextlib.suppress(OSError):
-            self.popen.stdin.close()
-        os.close(self.out)
-        self.beat.close()
-
-
 class Client:
     """Runs and watches the child from `start()` to `close()`.
 
@@ -167,11 +131,11 @@ class Client:
         self._view = View()
         self._values: bytes = b""
         self._xids: deque[dict[str, Any]] = deque(maxlen=XIDS_KEPT)
-        self._processes: dict[str, list[tuple[int, int | None]]] = {}
-        self._main: _Process | None = None
-        self._probe: _Process | None = None
+        self._processes: dict[str, list[Process]] = {}
+        self._main: ChildProcess | None = None
+        self._probe: ChildProcess | None = None
         self._probed: int | None = None
-        self._dying: list[_Process] = []
+        self._dying: list[ChildProcess] = []
         self._suspects: dict[int | None, _Suspect] = {}
         self._start_at = 0.0
         self._pause = BACKOFF_S[0]
@@ -218,8 +182,14 @@ class Client:
 
     def processes(self) -> dict[str, list[tuple[int, int | None]]]:
         """Compute processes by GPU UUID: (pid, bytes of GPU memory or None), at most 15 s old."""
+        return {uuid: [(row.pid, row.memory) for row in rows] for uuid, rows in self.process_table().items()}
+
+    def process_table(self) -> dict[str, list[Process]]:
+        """The same with each process' share of the SMs; nothing of GPUs that do not answer now."""
+        view = self.view()
+        present = {str(gpu["uuid"]) for gpu in (view.described or {"gpus": ()})["gpus"]} if view.fresh else set()
         with self._lock:
-            return dict(self._processes)
+            return {uuid: rows for uuid, rows in self._processes.items() if uuid in present}
 
     def pids(self) -> list[int]:
         """Process ids of the children alive, for the agent's own CPU and memory figures."""
@@ -273,13 +243,14 @@ class Client:
             "only": only,
             "skip": skip,
             "known": self._known(),
+            "per_link": self._settings.per_link,
         }
 
     def _skip(self) -> list[int]:
         return sorted(index for index in self._suspects if index is not None)
 
-    def _spawn(self, only: list[int] | None, skip: list[int]) -> _Process:
-        child = _Process(self._configuration(only, skip))
+    def _spawn(self, only: list[int] | None, skip: list[int]) -> ChildProcess:
+        child = ChildProcess(self._configuration(only, skip))
         self._selector.register(child.out, selectors.EVENT_READ, child)
         return child
 
@@ -298,7 +269,7 @@ class Client:
             self._probed = due[0]
             self._probe = self._spawn([due[0]], [])
 
-    def _read(self, child: _Process) -> None:
+    def _read(self, child: ChildProcess) -> None:
         if child is not self._main and child is not self._probe:
             return
         try:
@@ -314,7 +285,7 @@ class Client:
         if not data:
             self._lost_child(child)
 
-    def _hear(self, child: _Process, kind: int, body: bytes) -> None:
+    def _hear(self, child: ChildProcess, kind: int, body: bytes) -> None:
         child.heard = time.monotonic()
         if child is self._probe:
             if kind == wire.VALUES:
@@ -339,7 +310,8 @@ class Client:
             self._xids.append(message)
         elif kind == wire.PROCESSES:
             with self._lock:
-                self._processes = {**self._processes, message["uuid"]: [tuple(row) for row in message["processes"]]}
+                rows = [Process(*row) for row in message["processes"]]
+                self._processes = {**self._processes, message["uuid"]: rows}
 
     def _hear_state(self, message: dict[str, Any]) -> None:
         up, code = bool(message["up"]), int(message["code"])
@@ -361,7 +333,7 @@ class Client:
 
     # -- when it goes wrong ---------------------------------------------------------------
 
-    def _watch(self, child: _Process) -> None:
+    def _watch(self, child: ChildProcess) -> None:
         """Look at the heartbeat: a call past its deadline, or silence without any call."""
         now = time.monotonic_ns()
         for busy in child.beat.busy():
@@ -376,7 +348,7 @@ class Client:
             LOG.error("NVML child: silent for %.0f s outside any driver call, replaced", silence)
             self._lost_child(child)
 
-    def _stuck_child(self, child: _Process, stuck: Stuck) -> None:
+    def _stuck_child(self, child: ChildProcess, stuck: Stuck) -> None:
         seen = (self._view.described or {}).get("gpus", [])
         uuid = next((str(gpu["uuid"]) for gpu in [*seen, *self._known()] if gpu["index"] == stuck.index), "")
         stuck = replace(stuck, uuid=uuid)
@@ -393,7 +365,7 @@ class Client:
     def _stuck(self) -> tuple[Stuck, ...]:
         return tuple(suspect.stuck for suspect in self._suspects.values())
 
-    def _lost_child(self, child: _Process) -> None:
+    def _lost_child(self, child: ChildProcess) -> None:
         self._end(child)
         if child is self._main:
             self._main = None
@@ -411,7 +383,7 @@ class Client:
         self._start_at = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, BACKOFF_S[1])
 
-    def _end(self, child: _Process) -> None:
+    def _end(self, child: ChildProcess) -> None:
         self._selector.unregister(child.out)
         if child.popen.poll() is None:
             self._kill(child.popen)
@@ -426,7 +398,7 @@ class Client:
             for suspect in self._suspects.values():  # the call has ended after all: look at once
                 suspect.retry_at = time.monotonic()
 
-    def _cleared(self, child: _Process) -> None:
+    def _cleared(self, child: ChildProcess) -> None:
         """A suspect has been swept: the main child takes it back."""
         LOG.info("GPU index %s answers again", self._probed)
         self._suspects.pop(self._probed, None)

@@ -29,17 +29,26 @@ class Support(ctypes.Structure):
 
 
 class Gpm:
-    """The GPM readings of one GPU."""
+    """The GPM readings of one GPU, or of one of its MIG instances."""
 
-    def __init__(self, library: Library, handle: ctypes.c_void_p, index: int) -> None:
-        self._library, self._handle, self._index = library, handle, index
+    def __init__(
+        self, library: Library, handle: ctypes.c_void_p, index: int, instance: int | None, entries: tuple[Field, ...]
+    ) -> None:
+        self._library, self._handle, self._index, self._instance = library, handle, index, instance
         self._previous, self._latest = ctypes.c_void_p(), ctypes.c_void_p()
         self._taken = 0
         self._buffer: Any = (ctypes.c_char * STRUCT_SIZE)()
-        self.entries: tuple[Field, ...] = GPM
+        self.entries = entries
 
     @classmethod
-    def open(cls, library: Library, handle: ctypes.c_void_p, index: int) -> Gpm | None:
+    def open(
+        cls,
+        library: Library,
+        handle: ctypes.c_void_p,
+        index: int,
+        instance: int | None = None,
+        entries: tuple[Field, ...] = GPM,
+    ) -> Gpm | None:
         """The GPU's GPM with the metrics it supports, or None where there is none.
 
         Raises:
@@ -50,11 +59,16 @@ class Gpm:
         judge(code)
         if code or not support.supported:
             return None
-        gpm = cls(library, handle, index)
+        gpm = cls(library, handle, index, instance, entries)
         for sample in (gpm._previous, gpm._latest):
             if library.call("nvmlGpmSampleAlloc", ctypes.byref(sample), index=index):
                 return None
         return gpm
+
+    def close(self) -> None:
+        """Give the samples back."""
+        for sample in (self._previous, self._latest):
+            self._library.call("nvmlGpmSampleFree", sample, index=self._index)
 
     def leave_out(self, entry: Field) -> None:
         """Ask no more for a metric that this GPU or driver lacks."""
@@ -63,7 +77,11 @@ class Gpm:
     def read(self) -> int:
         """Take a sample and compute over the window since the last; NOT_READY where there is none yet."""
         self._previous, self._latest = self._latest, self._previous
-        code = self._library.call("nvmlGpmSampleGet", self._handle, self._latest, index=self._index)
+        if self._instance is None:
+            code = self._library.call("nvmlGpmSampleGet", self._handle, self._latest, index=self._index)
+        else:
+            instance = ctypes.c_uint(self._instance)
+            code = self._library.call("nvmlGpmMigSampleGet", self._handle, instance, self._latest, index=self._index)
         if code:
             self._taken = 0
             return code

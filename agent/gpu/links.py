@@ -1,4 +1,4 @@
-"""NVLink: how many links a GPU has, how many are up, and their errors summed over links."""
+"""NVLink: how many links a GPU has, how many are up, their bytes and errors, summed or one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from agent.gpu import codes
 from agent.gpu.fields import FieldArray
 from agent.gpu.nvml import Library, judge
-from agent.gpu.readings import COUNT_TOP, LINK_ERRORS, MAX_LINKS, Field
+from agent.gpu.readings import COUNT_TOP, LINK_BYTES, LINK_ERRORS, MAX_LINKS, Field
 
 STATE: Final = "nvmlDeviceGetNvLinkState"
 
@@ -19,21 +19,42 @@ class Links:
     """The links of one GPU: `read()` asks for all, `values` holds the outcome by reading.
 
     A link is one that answers for its state; counts a driver gives are never trusted.
+
+    Args:
+        sums: the driver tells no bytes of all links at once, so add them up here.
+        per_link: give every link its own readings, too.
     """
 
-    def __init__(self, library: Library, handle: ctypes.c_void_p, index: int) -> None:
+    def __init__(self, library: Library, handle: ctypes.c_void_p, index: int, sums: bool, per_link: bool) -> None:
         self._library, self._handle, self._index = library, handle, index
+        self._sums, self._per_link = sums, per_link
         self._active = ctypes.c_uint()
         self.links = [link for link in range(MAX_LINKS) if self._state(link) is not None]
         self.values: dict[str, float] = {}
-        self._errors: FieldArray | None = None
+        self._counters: FieldArray | None = None
         fields: Callable[..., int] | None = library.function("nvmlDeviceGetFieldValues")
         if self.links and fields is not None:
-            wanted = [Field(id, key, 1.0, COUNT_TOP, link) for id, key in LINK_ERRORS.items() for link in self.links]
-            array = FieldArray(fields, handle, wanted)
-            code = self._ask(array)
-            kept = [entry for entry, result, _ in array.results() if code == 0 and result not in codes.PERMANENT]
-            self._errors = FieldArray(fields, handle, kept) if kept else None
+            self._counters = self._probe(fields)
+        self.read()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    def _probe(self, fn: Callable[..., int]) -> FieldArray | None:
+        """The counters that the links have, of one generation or the other."""
+        wanted = [(id, "nvlink_errors." + kind, 1.0) for id, kind in LINK_ERRORS.items()]
+        if self._sums or self._per_link:
+            wanted += [(id, "nvlink_" + way, scale) for id, (way, scale) in LINK_BYTES.items()]
+        entries = [Field(id, key, scale, COUNT_TOP, link) for id, key, scale in wanted for link in self.links]
+        array = FieldArray(fn, self._handle, entries)
+        code = self._ask(array)
+        kept = [
+            entry
+            for entry, result, _ in array.results()
+            if code == 0 and result not in codes.PERMANENT and result != codes.INVALID_ARGUMENT
+        ]
+        return FieldArray(fn, self._handle, kept) if kept else None
 
     def _state(self, link: int) -> bool | None:
         code = self._library.call(
@@ -48,28 +69,33 @@ class Links:
         judge(code)
         return code
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        errors = {entry.key for entry in self._errors.entries} if self._errors else ()
-        return ("nvlink_links", "nvlink_active", *sorted(errors))
-
     def read(self) -> int:
-        """Ask every link. A kind of error that one link does not tell this time is no sum.
+        """Ask every link. A counter that one link does not tell this time gives no sum.
 
         Raises:
             Gone, Down: by the policy of agent.gpu.codes.
         """
         states = [self._state(link) for link in self.links]
+        known = [state for state in states if state is not None]
         self.values = {
             "nvlink_links": len(self.links),
-            "nvlink_active": sum(map(bool, states)) if None not in states else math.nan,
+            "nvlink_active": sum(known) if len(known) == len(states) else math.nan,
         }
-        if self._errors is not None:
-            code = self._ask(self._errors)
-            sums = dict.fromkeys((entry.key for entry in self._errors.entries), 0.0)
-            for entry, result, value in self._errors.results():
+        if self._per_link:
+            for link, state in zip(self.links, states, strict=True):
+                self.values[f"link_active.{link}"] = math.nan if state is None else float(state)
+        if self._counters is not None:
+            code = self._ask(self._counters)
+            for entry, result, value in self._counters.results():
                 judge(result)
-                plausible = code == result == codes.SUCCESS and 0 <= value <= entry.top
-                sums[entry.key] += value if plausible else math.nan
-            self.values.update(sums)
+                good = code == result == codes.SUCCESS and 0 <= value <= entry.top
+                self._count(entry, value if good else math.nan)
         return codes.SUCCESS
+
+    def _count(self, entry: Field, value: float) -> None:
+        is_bytes = not entry.key.startswith("nvlink_errors.")
+        if self._sums or not is_bytes:
+            self.values[entry.key] = self.values.get(entry.key, 0.0) + value
+        if self._per_link:
+            what = entry.key.removeprefix("nvlink_errors.").removeprefix("nvlink_")
+            self.values[f"link_{'bytes' if is_bytes else 'errors'}.{entry.scope}.{what}"] = value

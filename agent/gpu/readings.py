@@ -9,8 +9,10 @@ GETTERS. Ids and units are NVML's (nvml.h of CUDA 12.9 and 13.4).
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int, c_uint, c_ulonglong
+from ctypes import c_uint, c_ulonglong
 from typing import Final, NamedTuple
+
+from agent.gpu.structs import Bar1, Fabric, Margin, Memory, Memory2, RowRemapper, SramErrors, Utilization, version
 
 FAST: Final = 1
 """Every sweep."""
@@ -29,13 +31,14 @@ MIB: Final = 1048576.0
 
 
 class Part(NamedTuple):
-    """One reading out of a call: `attr` of output number `out`, times `scale`, at most `top`."""
+    """One reading out of a call: `attr` of output number `out`, times `scale`, from `low` to `top`."""
 
     key: str
     scale: float = 1.0
     top: float = COUNT_TOP
     attr: str = "value"
     out: int = 0
+    low: float = 0.0
 
 
 class Get(NamedTuple):
@@ -57,45 +60,21 @@ class Field(NamedTuple):
     scale: float = 1.0
     top: float = COUNT_TOP
     scope: int = 0
-
-
-class Utilization(ctypes.Structure):
-    _fields_ = (("gpu", c_uint), ("memory", c_uint))
-
-
-class Memory(ctypes.Structure):
-    _fields_ = (("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong))
-
-
-class Memory2(ctypes.Structure):
-    _fields_ = (
-        ("version", c_uint),
-        ("total", c_ulonglong),
-        ("reserved", c_ulonglong),
-        ("free", c_ulonglong),
-        ("used", c_ulonglong),
-    )
-
-
-class Margin(ctypes.Structure):
-    _fields_ = (("version", c_uint), ("celsius", c_int))
-
-
-def version(struct: type[ctypes.Structure], number: int) -> int:
-    """NVML's version word: size of the struct, version number in the top byte."""
-    return ctypes.sizeof(struct) | number << 24
+    low: float = 0.0
 
 
 ALL_LINKS: Final = 0xFFFFFFFF
+PCIE_ERRORS: Final = (
+    *("correctable", "naks_received", "receiver", "bad_tlp", "naks_sent", "bad_dllp"),
+    *("non_fatal", "fatal", "unsupported_request", "lcrc", "lane"),
+)
+"""Field ids 173 to 183, in their order."""
 
 FIELDS: Final = (
     Field(3, "ecc.corrected.volatile"),
     Field(4, "ecc.uncorrected.volatile"),
     Field(5, "ecc.corrected.aggregate"),
     Field(6, "ecc.uncorrected.aggregate"),
-    Field(29, "retired.single_bit", top=1e6),
-    Field(30, "retired.double_bit", top=1e6),
-    Field(31, "retired_pending", top=1),
     Field(74, "throttled.sw_power_cap", NS),
     Field(75, "throttled.thermal", NS),
     Field(76, "throttled.sync_boost", NS),
@@ -107,15 +86,44 @@ FIELDS: Final = (
     Field(94, "pcie_replays"),
     Field(138, "nvlink_tx", 1024.0, scope=ALL_LINKS),
     Field(139, "nvlink_rx", 1024.0, scope=ALL_LINKS),
-    Field(142, "remapped.correctable", top=1e6),
-    Field(143, "remapped.uncorrectable", top=1e6),
     Field(144, "remap_pending", top=1),
     Field(145, "remap_failure", top=1),
     Field(185, "power", 1e-3, top=1e4),
+    Field(186, "power_instant", 1e-3, top=1e4),
     Field(190, "power_limit", 1e-3, top=1e4),
     Field(230, "recovery_action", top=255),
 )
 """Asked every sweep in one driver call."""
+
+LAZY_FIELDS: Final = (
+    *(
+        Field(number, f"ecc_at.{severity}.{location}")
+        for number, (severity, location) in enumerate(
+            (
+                (severity, location)
+                for location in ("l1", "l2", "dram", "register", "texture")
+                for severity in ("corrected", "uncorrected")
+            ),
+            start=7,
+        )
+    ),
+    Field(17, "ecc_at.uncorrected.cbu"),
+    Field(29, "retired.single_bit", top=1e6),
+    Field(30, "retired.double_bit", top=1e6),
+    Field(31, "retired_pending", top=1),
+    Field(142, "remapped.correctable", top=1e6),
+    Field(143, "remapped.uncorrectable", top=1e6),
+    Field(169, "pcie_errors.l0_to_recovery"),
+    *(Field(173 + number, f"pcie_errors.{kind}") for number, kind in enumerate(PCIE_ERRORS)),
+    Field(187, "power_range.min", 1e-3, top=1e4),
+    Field(188, "power_range.max", 1e-3, top=1e4),
+    Field(189, "power_range.default", 1e-3, top=1e4),
+    Field(193, "limit_margin.shutdown", top=200, low=-200),
+    Field(194, "limit_margin.slowdown", top=200, low=-200),
+    Field(195, "limit_margin.memory_max", top=200, low=-200),
+    Field(196, "limit_margin.gpu_max", top=200, low=-200),
+)
+"""Asked every fifteenth sweep in another one."""
 
 THROTTLE_IDS_12: Final = (
     Field(251, "throttled.sw_thermal", NS),
@@ -130,6 +138,7 @@ branch decides. A counter above the node's uptime is no time and not believed.""
 
 _PCT = 0.01
 _MHZ = 1e6
+REMAP_BANKS: Final = ("max", "high", "partial", "low", "none")
 CLOCKS: Final = ("graphics", "sm", "memory", "video")
 LIMITS: Final = ("shutdown", "slowdown", "memory_max", "gpu_max")
 
@@ -158,7 +167,7 @@ GETTERS: Final = (
     Get("nvmlDeviceGetTemperature", (Part("temperature.core", top=200),), args=(0,)),
     Get(
         "nvmlDeviceGetMarginTemperature",
-        (Part("temperature_margin", top=200, attr="celsius"),),
+        (Part("temperature_margin", top=200, attr="celsius", low=-200),),
         (Margin,),
         version=version(Margin, 1),
     ),
@@ -198,6 +207,44 @@ GETTERS: Final = (
         (c_uint, c_uint, c_uint, c_uint),
     ),
     Get("nvmlDeviceGetRetiredPagesPendingStatus", (Part("retired_pending", top=1),), every=LAZY),
+    Get(
+        "nvmlDeviceGetRowRemapperHistogram",
+        tuple(Part("remap_banks." + name, top=1e6, attr=name) for name in REMAP_BANKS),
+        (RowRemapper,),
+        every=LAZY,
+    ),
+    Get(
+        "nvmlDeviceGetSramEccErrorStatus",
+        (Part("sram_threshold", top=1, attr="threshold_exceeded"),),
+        (SramErrors,),
+        every=LAZY,
+        version=version(SramErrors, 1),
+    ),
+    Get(
+        "nvmlDeviceGetPowerManagementLimitConstraints",
+        (Part("power_range.min", 1e-3, 1e4, out=0), Part("power_range.max", 1e-3, 1e4, out=1)),
+        (c_uint, c_uint),
+        every=LAZY,
+    ),
+    Get("nvmlDeviceGetPowerManagementDefaultLimit", (Part("power_range.default", 1e-3, 1e4),), every=LAZY),
+    Get(
+        "nvmlDeviceGetBAR1MemoryInfo",
+        (Part("bar1.total", attr="total"), Part("bar1.used", attr="used")),
+        (Bar1,),
+        every=LAZY,
+    ),
+    Get("nvmlDeviceGetMigMode", (Part("mig_mode", top=1),), (c_uint, c_uint), every=LAZY),
+    Get(
+        "nvmlDeviceGetGpuFabricInfoV",
+        (
+            Part("fabric_state", top=16, attr="known_state"),
+            Part("fabric_status", top=1e6, attr="known_status"),
+            Part("fabric_degraded", top=1, attr="degraded"),
+        ),
+        (Fabric,),
+        every=LINKS,
+        version=version(Fabric, 2),
+    ),
 )
 
 THROTTLE_BITS: Final = {
@@ -213,6 +260,7 @@ THROTTLE_BITS: Final = {
 }
 """nvmlClocksEventReasons; each supported bit fills `throttle.<name>`."""
 
+PIPES: Final = {1: "graphics", 4: "integer", 7: "hmma", 11: "fp64", 12: "fp32", 13: "fp16"}
 GPM: Final = (
     Field(2, "sm_activity", _PCT, RATIO_TOP),
     Field(3, "sm_occupancy", _PCT, RATIO_TOP),
@@ -220,11 +268,30 @@ GPM: Final = (
     Field(10, "dram_ratio", _PCT, RATIO_TOP),
     Field(20, "pcie_tx", MIB, 1e12),
     Field(21, "pcie_rx", MIB, 1e12),
+    *(Field(number, "pipe." + pipe, _PCT, RATIO_TOP) for number, pipe in PIPES.items()),
 )
 """Metric ids of nvmlGpmMetricsGet (Hopper and newer)."""
+MIG_GPM: Final = tuple(entry for entry in GPM if entry.key in ("sm_activity", "tensor_activity", "dram_ratio"))
 
-LINK_ERRORS: Final = {161: "nvlink_errors.replay", 162: "nvlink_errors.recovery", 163: "nvlink_errors.crc"}
-"""Per link, before Blackwell; summed over links."""
+LINK_BYTES: Final = {138: ("tx", 1024.0), 139: ("rx", 1024.0), 202: ("tx", 1.0), 204: ("rx", 1.0)}
+"""Payload counters of one link: before Blackwell in KiB, since then in bytes."""
+LINK_ERRORS: Final = {
+    161: "replay",
+    162: "recovery",
+    163: "crc",
+    206: "malformed_packet",
+    207: "buffer_overrun",
+    208: "receive",
+    209: "receive_remote",
+    210: "receive_general",
+    211: "local_integrity",
+    212: "transmit_discard",
+    213: "recovery_successful",
+    214: "recovery_failed",
+    219: "effective",
+    221: "symbol",
+}
+"""Error counters of one link: 161 to 163 before Blackwell, the others since."""
 
 WINDOWED: Final = ("utilization", "power", "temperature.core")
 STATS: Final = ("min", "max", "p95")
@@ -244,6 +311,7 @@ CALLS: Final = (
     "nvmlDeviceGetName",
     "nvmlDeviceGetArchitecture",
     "nvmlDeviceGetVbiosVersion",
+    "nvmlDeviceGetSerial",
     "nvmlDeviceGetFieldValues",
     *(
         f"nvmlDeviceGet{which}{era}Reasons"
@@ -254,9 +322,14 @@ CALLS: Final = (
     "nvmlDeviceGetNvLinkState",
     "nvmlGpmQueryDeviceSupport",
     "nvmlGpmSampleAlloc",
+    "nvmlGpmSampleFree",
     "nvmlGpmSampleGet",
     "nvmlGpmMetricsGet",
     "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetGpuInstanceId",
+    "nvmlGpmMigSampleGet",
     "nvmlDeviceGetPcieThroughput",
     "nvmlEventSetCreate",
     "nvmlDeviceRegisterEvents",

@@ -6,7 +6,20 @@ from typing import Final, NamedTuple
 
 from agent.base.catalogue import Metric
 from agent.base.catalogue import gpu as m
-from agent.gpu.readings import CLOCKS, LIMITS, STATS, THROTTLE_BITS
+from agent.gpu.readings import (
+    CLOCKS,
+    LIMITS,
+    LINK_ERRORS,
+    MAX_LINKS,
+    PCIE_ERRORS,
+    PIPES,
+    REMAP_BANKS,
+    STATS,
+    THROTTLE_BITS,
+)
+
+MAX_GPU_INSTANCES: Final = 16
+"""Instance ids beyond this are a driver's nonsense."""
 
 
 class Series(NamedTuple):
@@ -48,6 +61,15 @@ def _table() -> dict[str, Series]:
         "pcie_width": m.PCIE_WIDTH,
         "pcie_width_max": m.PCIE_WIDTH_MAX,
         "pcie_replays": m.PCIE_REPLAYS,
+        "pcie_degraded": m.PCIE_DEGRADED,
+        "bar1.total": m.BAR1_TOTAL,
+        "bar1.used": m.BAR1_USED,
+        "mig_mode": m.MIG_MODE,
+        "power_instant": m.POWER_INSTANT,
+        "sram_threshold": m.ECC_SRAM_THRESHOLD,
+        "fabric_state": m.FABRIC_STATE,
+        "fabric_status": m.FABRIC_STATUS,
+        "fabric_degraded": m.FABRIC_DEGRADED,
         "power": m.POWER,
         "power_limit": m.POWER_LIMIT,
         "energy": m.ENERGY,
@@ -77,12 +99,34 @@ def _table() -> dict[str, Series]:
         ("throttled", m.THROTTLE_SECONDS, THROTTLED),
         ("remapped", m.REMAPPED_ROWS, ("correctable", "uncorrectable")),
         ("retired", m.RETIRED_PAGES, ("single_bit", "double_bit")),
-        ("nvlink_errors", m.NVLINK_ERRORS, ("replay", "recovery", "crc")),
+        ("nvlink_errors", m.NVLINK_ERRORS, tuple(LINK_ERRORS.values())),
+        ("pipe", m.PIPE_ACTIVITY, tuple(PIPES.values())),
+        ("pcie_errors", m.PCIE_ERRORS, ("l0_to_recovery", *PCIE_ERRORS)),
+        ("power_range", m.POWER_RANGE, ("min", "max", "default")),
+        ("limit_margin", m.TEMPERATURE_LIMIT_MARGIN, LIMITS),
+        ("remap_banks", m.ROW_REMAP_BANKS, REMAP_BANKS),
     ):
         table.update({f"{prefix}.{word}": Series(metric, (word,)) for word in words})
     for severity in ("corrected", "uncorrected"):
         for lifetime in ("volatile", "aggregate"):
             table[f"ecc.{severity}.{lifetime}"] = Series(m.ECC_ERRORS, (severity, lifetime))
+        for location in ("l1", "l2", "dram", "register", "texture", "cbu"):
+            table[f"ecc_at.{severity}.{location}"] = Series(m.ECC_LOCATION, (severity, location))
+    for link in range(MAX_LINKS):
+        table[f"link_active.{link}"] = Series(m.NVLINK_LINK_ACTIVE, (str(link),))
+        for way in ("tx", "rx"):
+            table[f"link_bytes.{link}.{way}"] = Series(m.NVLINK_LINK_BYTES, (str(link), way))
+        for kind in LINK_ERRORS.values():
+            table[f"link_errors.{link}.{kind}"] = Series(m.NVLINK_LINK_ERRORS, (str(link), kind))
+    for instance in range(MAX_GPU_INSTANCES):
+        for what, metric in (
+            ("memory_total", m.MIG_MEMORY_TOTAL),
+            ("memory_used", m.MIG_MEMORY_USED),
+            ("sm_activity", m.MIG_SM_ACTIVITY),
+            ("tensor_activity", m.MIG_TENSOR_ACTIVITY),
+            ("dram_ratio", m.MIG_DRAM_RATIO),
+        ):
+            table[f"mig.{instance}.{what}"] = Series(metric, (str(instance),))
     return table
 
 

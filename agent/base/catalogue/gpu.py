@@ -94,6 +94,13 @@ SM_OCCUPANCY = Metric(
 TENSOR_ACTIVITY = Metric(
     "gpuvigil_gpu_tensor_activity_ratio", "gauge", "Share of cycles with any tensor pipe active (GPM).", "ratio", GPU
 )
+PIPE_ACTIVITY = Metric(
+    "gpuvigil_gpu_pipe_activity_ratio",
+    "gauge",
+    "Share of cycles a pipe was active (GPM): graphics, integer, hmma, fp64, fp32, fp16.",
+    "ratio",
+    (*GPU, "pipe"),
+)
 ENCODER = Metric("gpuvigil_gpu_encoder_utilization_ratio", "gauge", "Video encoder utilisation.", "ratio", GPU)
 DECODER = Metric("gpuvigil_gpu_decoder_utilization_ratio", "gauge", "Video decoder utilisation.", "ratio", GPU)
 
@@ -103,6 +110,41 @@ MEMORY_USED = Metric("gpuvigil_gpu_memory_used_bytes", "gauge", "Frame buffer in
 MEMORY_FREE = Metric("gpuvigil_gpu_memory_free_bytes", "gauge", "Frame buffer free.", "bytes", GPU)
 MEMORY_RESERVED = Metric(
     "gpuvigil_gpu_memory_reserved_bytes", "gauge", "Frame buffer kept by the driver.", "bytes", GPU
+)
+
+BAR1_TOTAL = Metric("gpuvigil_gpu_bar1_total_bytes", "gauge", "BAR1 aperture.", "bytes", GPU)
+BAR1_USED = Metric("gpuvigil_gpu_bar1_used_bytes", "gauge", "BAR1 aperture mapped.", "bytes", GPU)
+PROCESS_MEMORY = Metric(
+    "gpuvigil_gpu_process_memory_bytes",
+    "gauge",
+    "GPU memory of the largest compute processes (how many of each GPU is a setting).",
+    "bytes",
+    (*GPU, "pid", "process"),
+    budget=128,
+)
+PROCESS_SM = Metric(
+    "gpuvigil_gpu_process_sm_utilization_ratio",
+    "gauge",
+    "SM utilisation of those processes, over about 15 s.",
+    "ratio",
+    (*GPU, "pid", "process"),
+    budget=128,
+)
+MIG_MODE = Metric("gpuvigil_gpu_mig_mode", "gauge", "1 if the GPU is partitioned (MIG).", labels=GPU)
+MIG_MEMORY_TOTAL = Metric(
+    "gpuvigil_gpu_mig_memory_total_bytes", "gauge", "Memory of a MIG instance.", "bytes", (*GPU, "gpu_instance")
+)
+MIG_MEMORY_USED = Metric(
+    "gpuvigil_gpu_mig_memory_used_bytes", "gauge", "Memory in use in a MIG instance.", "bytes", (*GPU, "gpu_instance")
+)
+MIG_SM_ACTIVITY = Metric(
+    "gpuvigil_gpu_mig_sm_activity_ratio", "gauge", "SM activity of a MIG instance (GPM).", "ratio", (*GPU, "gpu_instance")
+)
+MIG_TENSOR_ACTIVITY = Metric(
+    "gpuvigil_gpu_mig_tensor_activity_ratio", "gauge", "Tensor activity of it (GPM).", "ratio", (*GPU, "gpu_instance")
+)
+MIG_DRAM_RATIO = Metric(
+    "gpuvigil_gpu_mig_dram_bandwidth_ratio", "gauge", "DRAM bandwidth of it (GPM).", "ratio", (*GPU, "gpu_instance")
 )
 
 # 3 memory bandwidth
@@ -145,6 +187,22 @@ PCIE_GENERATION_MAX = Metric(
 PCIE_WIDTH = Metric("gpuvigil_gpu_pcie_link_width", "gauge", "Current PCIe lanes.", labels=GPU)
 PCIE_WIDTH_MAX = Metric("gpuvigil_gpu_pcie_link_width_max", "gauge", "PCIe lanes that slot and card allow.", labels=GPU)
 PCIE_REPLAYS = Metric("gpuvigil_gpu_pcie_replays", "counter", "PCIe replays.", labels=GPU)
+PCIE_DEGRADED = Metric(
+    "gpuvigil_gpu_pcie_link_degraded",
+    "gauge",
+    "1 if the link is narrower than slot and card allow, or slower while the GPU is busy; absent while "
+    "an idle GPU may have slowed it down.",
+    labels=GPU,
+)
+PCIE_ERRORS = Metric(
+    "gpuvigil_gpu_pcie_errors", "counter", "PCIe errors the GPU itself counts, by kind.", labels=(*GPU, "kind")
+)
+PCIE_AER = Metric(
+    "gpuvigil_gpu_pcie_aer_errors",
+    "counter",
+    "PCIe errors the kernel counts for the GPU's slot (AER): correctable, nonfatal, fatal.",
+    labels=(*GPU, "severity"),
+)
 
 # 5 power and energy
 POWER = Metric("gpuvigil_gpu_power_watts", "gauge", "Power drawn, averaged over one second.", "watts", GPU)
@@ -152,6 +210,14 @@ POWER_WINDOW = Metric(
     "gpuvigil_gpu_power_window_watts", "gauge", "Power over the sliding window: min, max, p95.", "watts", (*GPU, "stat")
 )
 POWER_LIMIT = Metric("gpuvigil_gpu_power_limit_watts", "gauge", "Power limit in force.", "watts", GPU)
+POWER_INSTANT = Metric("gpuvigil_gpu_power_instant_watts", "gauge", "Power drawn at this moment.", "watts", GPU)
+POWER_RANGE = Metric(
+    "gpuvigil_gpu_power_limit_range_watts",
+    "gauge",
+    "What the power limit may be set to: min, max, default.",
+    "watts",
+    (*GPU, "bound"),
+)
 ENERGY = Metric("gpuvigil_gpu_energy_joules", "counter", "Energy drawn, accumulated by the agent.", "joules", GPU)
 
 # 6 temperature
@@ -175,6 +241,13 @@ TEMPERATURE_LIMIT = Metric(
 TEMPERATURE_MARGIN = Metric(
     "gpuvigil_gpu_temperature_margin_celsius", "gauge", "Degrees left before slowdown.", "celsius", GPU
 )
+TEMPERATURE_LIMIT_MARGIN = Metric(
+    "gpuvigil_gpu_temperature_limit_margin_celsius",
+    "gauge",
+    "Margin at which the driver acts, on boards that tell margins instead of temperatures (Ada and newer).",
+    "celsius",
+    (*GPU, "limit"),
+)
 FAN = Metric("gpuvigil_gpu_fan_speed_ratio", "gauge", "Fan speed against its maximum.", "ratio", GPU)
 
 # 7 clocks and throttling
@@ -194,6 +267,24 @@ ECC_ERRORS = Metric(
     "ECC errors; severity corrected or uncorrected, lifetime volatile or aggregate.",
     labels=(*GPU, "severity", "lifetime"),
 )
+ECC_LOCATION = Metric(
+    "gpuvigil_gpu_ecc_location_errors",
+    "counter",
+    "ECC errors since the driver was loaded, by location.",
+    labels=(*GPU, "severity", "location"),
+)
+ECC_SRAM_THRESHOLD = Metric(
+    "gpuvigil_gpu_ecc_sram_threshold_exceeded",
+    "gauge",
+    "1 if uncorrected SRAM errors passed the driver's threshold: the board wants replacing.",
+    labels=GPU,
+)
+ROW_REMAP_BANKS = Metric(
+    "gpuvigil_gpu_row_remap_banks",
+    "gauge",
+    "Memory banks by how many spare rows they have left: max, high, partial, low, none.",
+    labels=(*GPU, "spare"),
+)
 REMAPPED_ROWS = Metric("gpuvigil_gpu_remapped_rows", "gauge", "Memory rows remapped, by cause.", labels=(*GPU, "cause"))
 ROW_REMAP_PENDING = Metric(
     "gpuvigil_gpu_row_remap_pending", "gauge", "1 if a remapping waits for a GPU reset.", labels=GPU
@@ -212,7 +303,37 @@ NVLINK_LINKS = Metric("gpuvigil_gpu_nvlink_links", "gauge", "NVLinks the GPU has
 NVLINK_TX = Metric("gpuvigil_gpu_nvlink_tx_bytes", "counter", "NVLink payload sent, all links.", "bytes", GPU)
 NVLINK_RX = Metric("gpuvigil_gpu_nvlink_rx_bytes", "counter", "NVLink payload received, all links.", "bytes", GPU)
 NVLINK_ERRORS = Metric(
-    "gpuvigil_gpu_nvlink_errors", "counter", "NVLink errors, all links: replay, recovery, crc.", labels=(*GPU, "kind")
+    "gpuvigil_gpu_nvlink_errors", "counter", "NVLink errors, all links, by kind.", labels=(*GPU, "kind")
+)
+NVLINK_LINK_ACTIVE = Metric(
+    "gpuvigil_gpu_nvlink_link_active", "gauge", "1 if this NVLink is up (opt-in).", labels=(*GPU, "link")
+)
+NVLINK_LINK_BYTES = Metric(
+    "gpuvigil_gpu_nvlink_link_bytes",
+    "counter",
+    "NVLink payload of one link (opt-in): tx, rx.",
+    "bytes",
+    (*GPU, "link", "direction"),
+    budget=1200,
+)
+NVLINK_LINK_ERRORS = Metric(
+    "gpuvigil_gpu_nvlink_link_errors",
+    "counter",
+    "NVLink errors of one link, by kind (opt-in).",
+    labels=(*GPU, "link", "kind"),
+    budget=4096,
+)
+FABRIC_STATE = Metric(
+    "gpuvigil_gpu_fabric_state",
+    "gauge",
+    "Registration with the NVLink fabric: 1 not started, 2 in progress, 3 completed; absent without one.",
+    labels=GPU,
+)
+FABRIC_STATUS = Metric(
+    "gpuvigil_gpu_fabric_status_code", "gauge", "NVML code of that registration; 0 is success.", labels=GPU
+)
+FABRIC_DEGRADED = Metric(
+    "gpuvigil_gpu_fabric_degraded", "gauge", "1 if the fabric gives this GPU less bandwidth than it has.", labels=GPU
 )
 
 # 10 Xid

@@ -115,6 +115,85 @@ def test_processes_are_counted_and_listed(make_node):
     assert node.context.shared["gpu"].client.processes() == {uuid: [(4242, 5 << 30)]}
 
 
+def test_processes_are_shown_by_size(make_node):
+    def setup(world):
+        for pid, gib in ((11, 1), (12, 9), (13, 3)):
+            world.set_process(0, pid, gib << 30)
+
+    node = make_node(world={"gpus": 1}, setup=setup, processes=2)
+    page = node.until(lambda page: page.all("gpuvigil_gpu_process_memory_bytes"))
+    shown = {dict(k)["pid"]: v for k, v in page.all("gpuvigil_gpu_process_memory_bytes").items()}
+    assert shown == {"12": 9 << 30, "13": 3 << 30}
+
+
+def test_mig_switched_on_and_off(make_node):
+    node = make_node(world={"gpus": 2})
+    node.until_whole(2)
+    node.world.set_mig(1, [3, 4])
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_mig_memory_used_bytes")) == 2)
+    instances = {dict(key)["gpu_instance"] for key in page.all("gpuvigil_gpu_mig_memory_used_bytes", gpu="1")}
+    assert len(instances) == 2
+    assert not page.all("gpuvigil_gpu_utilization_ratio", gpu="1")  # NVML has none for a partitioned GPU
+    assert page.all("gpuvigil_gpu_utilization_ratio", gpu="0")
+    page = node.until(lambda page: page.all("gpuvigil_gpu_mig_dram_bandwidth_ratio"))
+    assert all(0 <= value <= 1 for value in page.all("gpuvigil_gpu_mig_dram_bandwidth_ratio").values())
+    node.world.set_mig(1, [])
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_utilization_ratio")) == 2)
+    assert not page.all("gpuvigil_gpu_mig_memory_used_bytes")
+
+
+def test_every_link_on_request(make_node):
+    node = make_node(world={"gpus": 1}, per_link=True)
+    page = node.until(lambda page: page.all("gpuvigil_gpu_nvlink_link_active"))
+    assert len(page.all("gpuvigil_gpu_nvlink_link_active")) == 18
+    assert len(page.all("gpuvigil_gpu_nvlink_link_bytes_total", direction="tx")) == 18
+    total = page.one("gpuvigil_gpu_nvlink_tx_bytes_total")
+    assert sum(page.all("gpuvigil_gpu_nvlink_link_bytes_total", direction="tx").values()) == pytest.approx(
+        total, rel=0.2
+    )
+    node.world.set("nvlink_down", gpu=0, link=4)
+    page = node.until(lambda page: page.one("gpuvigil_gpu_nvlink_link_active", link="4") == 0)
+    assert page.one("gpuvigil_gpu_nvlink_links_active") == 17
+
+
+def test_blackwell_links_tell_bytes_and_errors(make_node):
+    node = make_node(world={"gpus": 1, "profile": "b200"})
+    node.until_whole(1)
+    node.world.set("nvlink_errors", gpu=0, crc=10)
+    page = node.until(lambda page: sum(page.all("gpuvigil_gpu_nvlink_errors_total").values()) > 0)
+    assert page.one("gpuvigil_gpu_nvlink_tx_bytes_total") > 0
+    kinds = {dict(key)["kind"] for key in page.all("gpuvigil_gpu_nvlink_errors_total")}
+    assert "symbol" in kinds
+    assert "crc" not in kinds
+
+
+def test_pcie_is_judged_under_load(make_node):
+    node = make_node(world={"gpus": 2})
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_pcie_link_degraded")) == 2)
+    assert set(page.all("gpuvigil_gpu_pcie_link_degraded").values()) == {0}
+    node.world.set("pcie_degraded", gpu=1, generation=1)
+    page = node.until(lambda page: page.one("gpuvigil_gpu_pcie_link_degraded", gpu="1") == 1)
+    assert page.one("gpuvigil_gpu_pcie_link_degraded", gpu="0") == 0
+
+
+def test_pcie_of_an_idle_gpu_is_not_judged_by_its_generation(make_node):
+    node = make_node(world={"gpus": 1, "workload": "idle"})
+    page = node.until(lambda page: (page.one("gpuvigil_gpu_pcie_link_generation") or 9) < 5)
+    assert page.one("gpuvigil_gpu_pcie_link_degraded") is None
+    node.world.set("pcie_degraded", gpu=0, generation=0, width=4)
+    node.until(lambda page: page.one("gpuvigil_gpu_pcie_link_degraded") == 1)
+
+
+def test_fabric_that_is_not_well(make_node):
+    node = make_node(world={"gpus": 1})
+    page = node.until_whole(1)
+    assert page.one("gpuvigil_gpu_fabric_state") == 3
+    node.world.set("fabric", gpu=0, state=2, status=5, degraded=1)
+    page = node.until(lambda page: page.one("gpuvigil_gpu_fabric_state") == 2)
+    assert page.one("gpuvigil_gpu_fabric_status_code") == 5
+    assert page.one("gpuvigil_gpu_fabric_degraded") == 1
+
+
 def test_counters_outlive_a_restart(make_node):
     node = make_node(world={"gpus": 1})
     before = node.until(lambda page: (page.one("gpuvigil_gpu_energy_joules_total") or 0) > 0)

@@ -16,9 +16,11 @@ from agent.gpu.accumulate import Accumulator
 from agent.gpu.inventory import Inventory, path_of
 from agent.gpu.pci import normalise, scan
 from agent.gpu.readings import (
+    CALLS,
     FIELDS,
     GETTERS,
     GPM,
+    LAZY_FIELDS,
     LINK_ERRORS,
     NUMBER,
     STATS,
@@ -160,23 +162,34 @@ def test_codes_are_nvmls() -> None:
 
 
 def test_every_reading_has_a_series() -> None:
-    keys = {field.key for field in (*FIELDS, *THROTTLE_IDS_12, *GPM)} | set(LINK_ERRORS.values())
+    keys = {field.key for field in (*FIELDS, *LAZY_FIELDS, *THROTTLE_IDS_12, *GPM)}
     keys |= {part.key for get in GETTERS for part in get.parts}
     keys |= {f"{key}.{stat}" for key in WINDOWED for stat in STATS}
     keys |= {f"throttle.{word}" for word in THROTTLE_BITS.values()}
-    keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "memory.reserved"}
-    assert keys == set(SERIES)
+    keys |= {f"nvlink_errors.{kind}" for kind in LINK_ERRORS.values()}
+    keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "pcie_degraded"}
+    dynamic = {key for key in SERIES if key.startswith(("mig.", "link_"))}
+    assert keys <= set(SERIES)
+    assert set(SERIES) - dynamic - keys == {"ecc_at.corrected.cbu"}  # the block has no corrected count
     assert set(FEATURES.values()) <= keys
+
+
+def test_every_call_has_a_number() -> None:
+    assert len(NUMBER) == len(set(NUMBER.values())) == len(CALLS)
+    assert {get.name for get in GETTERS} <= set(NUMBER)
 
 
 def test_field_ids_are_nvmls() -> None:
     names = {
         3: "ECC_SBE_VOL_TOTAL", 6: "ECC_DBE_AGG_TOTAL", 31: "RETIRED_PENDING", 74: "PERF_POLICY_POWER",
         82: "MEMORY_TEMP", 83: "TOTAL_ENERGY_CONSUMPTION", 94: "PCIE_REPLAY_COUNTER",
+        17: "ECC_DBE_VOL_CBU", 12: "ECC_DBE_VOL_DEV", 173: "PCIE_COUNT_CORRECTABLE_ERRORS",
+        183: "PCIE_COUNT_LANE_ERROR",
+        188: "POWER_MAX_LIMIT", 194: "TEMPERATURE_SLOWDOWN_TLIMIT",
         138: "NVLINK_THROUGHPUT_DATA_TX", 139: "NVLINK_THROUGHPUT_DATA_RX", 144: "REMAPPED_PENDING",
         145: "REMAPPED_FAILURE", 185: "POWER_AVERAGE", 190: "POWER_CURRENT_LIMIT", 230: "GET_GPU_RECOVERY_ACTION",
     }  # fmt: skip
-    ids = {field.id for field in FIELDS}
+    ids = {field.id for field in (*FIELDS, *LAZY_FIELDS)}
     for number, name in names.items():
         assert getattr(pynvml, f"NVML_FI_DEV_{name}") == number
         assert number in ids
