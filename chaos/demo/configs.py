@@ -124,6 +124,7 @@ def central(layout: Layout, ports: dict[str, int]) -> Path:
         {
             "listen": f"127.0.0.1:{ports['central']}",
             "state_dir": str(layout.state("central")),
+            "mask_tail": "5s",
             "prometheus": {"url": local(ports["prometheus"]), "timeout": "10s"},
             "training": {"every": "5s", "step": "5s", "history": "1h"},
             "monitors": [
@@ -145,6 +146,8 @@ def central(layout: Layout, ports: dict[str, int]) -> Path:
                     "name": "disk_root",
                     "query": f"1 - {node.FS_AVAIL(**sizes)} / {node.FS_SIZE(**sizes)}",
                     "horizon": "14d",
+                    "step": "1m",
+                    "history": "7d",
                     "every": "10s",
                     "synthetic": "include",
                 }
