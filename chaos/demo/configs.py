@@ -146,8 +146,8 @@ def central(layout: Layout, ports: dict[str, int]) -> Path:
                     "name": "disk_root",
                     "query": f"1 - {node.FS_AVAIL(**sizes)} / {node.FS_SIZE(**sizes)}",
                     "horizon": "14d",
-                    "step": "1m",
-                    "history": "7d",
+                    "step": "10s",
+                    "history": "3d",
                     "every": "10s",
                     "synthetic": "include",
                 }
