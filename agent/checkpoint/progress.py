@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -13,16 +14,19 @@ _EVERY = 0.2
 class Progress:
     """`with Progress(total) as progress: progress(count)`: one line on a terminal, wiped at the end."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._total = total
         self._stream = stream or sys.stderr
         self._shown = self._stream.isatty()
-        self._begun = self._drawn = time.monotonic()
+        self._clock = clock
+        self._begun = self._drawn = clock()
         self._done = 0
 
     def __call__(self, count: int) -> None:
         self._done += count
-        now = time.monotonic()
+        now = self._clock()
         if self._shown and now - self._drawn >= _EVERY:
             self._drawn = now
             rate = self._done / max(now - self._begun, 1e-9)

@@ -97,9 +97,7 @@ class Socket:
             self._loop.run_forever()
         finally:
             server.close()
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(_end_all())
             self._loop.close()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,6 +108,8 @@ class Socket:
             pass
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
@@ -164,6 +164,14 @@ class Socket:
         for source, found in taken:
             source.put(found, arrived)
         return 200, f"{len(taken)} taken\n"
+
+
+async def _end_all() -> None:
+    """Cancel every exchange under way and let its connection be closed."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _objects(body: bytes) -> list[Any]:

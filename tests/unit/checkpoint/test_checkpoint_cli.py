@@ -100,7 +100,7 @@ def test_service_verifies_what_comes_and_ends_on_sigterm(build: Build, tmp_path:
     try:
         until = time.monotonic() + 60
         while time.monotonic() < until and not (ledger.exists() and '"finished": 1' in ledger.read_text()):
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
         assert '"finished": 1' in ledger.read_text()
         process.send_signal(signal.SIGTERM)
@@ -140,12 +140,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_drawn_on_a_terminal_only_and_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+def test_progress_is_drawn_on_a_terminal_only_and_wiped() -> None:
     for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
-        with Progress(1000, stream) as progress:
-            now += 1.0
+        times = iter((0.0, 1.0))
+        with Progress(1000, stream, clock=lambda times=times: next(times)) as progress:
             progress(250)
         assert (" 25.0 %" in stream.getvalue()) is drawn
         assert stream.getvalue().endswith("\r\x1b[K") is drawn

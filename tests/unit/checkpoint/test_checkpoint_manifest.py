@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.checkpoint import manifest, verify
@@ -67,6 +67,7 @@ def test_a_flaw_is_named(tmp_path: Path, name: str, text: str, what: str) -> Non
         manifest.read(tmp_path / name)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_whatever_is_in_it_only_a_manifest_error_comes_out(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
@@ -78,6 +79,7 @@ def test_whatever_is_in_it_only_a_manifest_error_comes_out(
             assert manifest.read(file).entries
 
 
+@settings(deadline=None)
 @given(
     data=st.binary(min_size=1, max_size=200),
     at=st.integers(min_value=0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.base.trainlog import Progress
@@ -183,6 +183,7 @@ def test_state_goes_through_a_restart_of_the_agent() -> None:
     assert again.state() == run.state()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.one_of(st.none(), st.floats(T0, T0 + 1e6)))))
 def test_counters_never_fall_and_restarts_need_a_reason(records: list[tuple[int, bool, float | None]]) -> None:
     run, before, backs, last = Run(), 0, 0, -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import http.client
 import itertools
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.base.collector import Context, PartialFailure
@@ -59,6 +60,7 @@ def test_scalars_written_as_tensors() -> None:
     assert {record.batch_size for record in records} == {64}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2300), max_size=6))
 def test_however_the_bytes_come_the_records_are_the_same(cuts: list[int]) -> None:
     data = (DATA / "tensorboardX.tfevents").read_bytes()
@@ -71,6 +73,7 @@ def test_however_the_bytes_come_the_records_are_the_same(cuts: list[int]) -> Non
     assert records + reader.flush() == expected
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 2230), flip=st.integers(1, 255))
 def test_a_spoilt_byte_is_found_or_costs_at_most_its_frame(at: int, flip: int) -> None:
     data = bytearray((DATA / "tensorboardX.tfevents").read_bytes())
@@ -143,6 +146,7 @@ def reporting(tmp_path: Path) -> Iterator[tuple[Training, Path]]:
     page(collector)
     yield collector, tmp_path / "s.sock"
     collector.close()
+    gc.collect()  # anything left open warns here, and a warning is a failure
 
 
 def test_a_report_is_progress(reporting: tuple[Training, Path]) -> None:
@@ -210,6 +214,21 @@ def test_silent_clients_do_not_keep_others_out(reporting: tuple[Training, Path])
     finally:
         for client in silent:
             client.close()
+
+
+def test_closing_drops_clients_and_leaves_nothing_open(tmp_path: Path) -> None:
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j"}], "socket": str(tmp_path / "s.sock")})
+    for waiting in (b"", b"POST /progress HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"):
+        collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+        page(collector)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(tmp_path / "s.sock"))
+            client.sendall(waiting)
+            assert post(tmp_path / "s.sock", '{"job_id": "j", "step": 1}')[0] == 200
+            collector.close()
+            gc.collect()
+            assert client.recv(100) == b""
 
 
 def test_permissions_and_leftovers_of_the_socket(tmp_path: Path) -> None:

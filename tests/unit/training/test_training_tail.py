@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.training.tail import LINE, Chunk, Tail, newest
@@ -171,6 +171,7 @@ def test_the_newest_of_a_pattern_is_followed(tmp_path: Path) -> None:
     assert newest(str(tmp_path / "none-*.out"), None) is None
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(st.text(alphabet="ab\n\r", min_size=1, max_size=12), max_size=12),
     head=st.integers(min_value=4, max_value=40),

@@ -73,6 +73,7 @@ def test_real_lines_cut_doubled_and_spoilt(line: str, data: st.DataObject) -> No
     feed_everything(line[:at] + line)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
