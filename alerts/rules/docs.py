@@ -68,7 +68,8 @@ ROUTING = """\
 
 `gpuvigil alerts routing build --config routing.yaml -o alertmanager.yml` makes Alertmanager's configuration from a
 short list of channels (webhook, email, slack, pagerduty, wechat), receivers and teams;
-`deploy/alertmanager/routing.yaml` is one to begin with. `gpuvigil alerts routing check` has amtool read it and tests where alerts go.
+`deploy/alertmanager/routing.yaml` is one to begin with. `gpuvigil alerts routing check` has amtool read it and tests
+where alerts go.
 
 | receiver | gets |
 |---|---|
