@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None:
             self._task.cancel()
+        self.close()  # Python 3.10 warns of a TLS transport that only its peer closed
         self._server.forget(self)
 
     # what the server does
@@ -216,6 +217,7 @@ class Connection(asyncio.Protocol):
         if self.backlog():
             assert self._transport is not None
             self._transport.pause_reading()
+            self._server.unread.add(self)
         else:
             self._rest()
         return None

@@ -82,6 +82,8 @@ class Server:
         self.now: Callable[[], float] = time.monotonic
         self.connections: dict[Connection, None] = {}
         """Open connections, the one longest without a finished request first."""
+        self.unread: set[Connection] = set()
+        """Those whose client has not taken its answer yet."""
         self.answered: Counter[tuple[str, int]] = Counter()
         """Answers so far, by path ("other" if it is not ours) and status."""
         self.refused: Counter[str] = Counter({"evicted": 0, "deadline": 0, "handshake": 0})
@@ -197,17 +199,19 @@ class Server:
 
     def touch(self, connection: Connection) -> None:
         """The connection finished a request: it is the last to be dropped now."""
+        self.unread.discard(connection)
         if connection in self.connections:
             del self.connections[connection]
             self.connections[connection] = None
 
     def forget(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
+        self.unread.discard(connection)
 
     # requests
 
     def begin(self, request: Request) -> Response | Handler:
-        if sum(each.backlog() for each in self.connections if each.busy) > self.limits.backlog_bytes:
+        if sum(each.backlog() for each in self.unread) > self.limits.backlog_bytes:
             return Response(503, b"503: too many answers are waiting to be read\n", headers=(("Retry-After", "5"),))
         if self.guard is not None:
             verdict = self.guard(request)
@@ -239,9 +243,16 @@ def holder(port: int) -> str:
     for each in found:
         if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
             try:
-                process = psutil.Process(each.pid)
-                command = " ".join(os.path.basename(word) for word in process.cmdline()[:2])
-                return f"pid {each.pid} ({command or process.name()})"
+                return f"pid {each.pid} ({_program(psutil.Process(each.pid))})"
             except psutil.Error:
                 return f"pid {each.pid}"
     return "another user's process (run as root to see which: ss -ltnp)"
+
+
+def _program(process: psutil.Process) -> str:
+    """The program's name, with its script if an interpreter runs one; never other arguments, which may be secret."""
+    name: str = process.name()
+    script = next(iter(process.cmdline()[1:2]), "")
+    if name.startswith(("python", "node", "ruby", "perl", "sh", "bash")) and script and not script.startswith("-"):
+        return f"{name} {os.path.basename(script)}"
+    return name

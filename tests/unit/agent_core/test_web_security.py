@@ -34,14 +34,14 @@ def pki(tmp_path_factory):
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("pki")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(
-        "req", "-x509", *key, "-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem", "-subj", "/CN=ca", "-days", "2"
-    )
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    root = ["-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem"]
+    openssl("req", "-x509", *key, *root, *usage, "-subj", "/CN=ca", "-days", "2")
     sign = ["-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key", "-CAcreateserial", "-days", "2"]
     for name, san in (("one", "IP:127.0.0.1"), ("two", "IP:127.0.0.1"), ("client", "DNS:prometheus.test")):
         mine = f"{folder}/{name}"
         openssl("req", *key, "-keyout", f"{mine}.key", "-out", f"{mine}.csr", "-subj", f"/CN={name}")
-        (folder / "ext").write_text(f"subjectAltName={san}\n")
+        (folder / "ext").write_text(f"subjectAltName={san}\nauthorityKeyIdentifier=keyid\n")
         openssl("x509", "-req", "-in", f"{mine}.csr", *sign, "-out", f"{mine}.pem", "-extfile", f"{folder}/ext")
     return folder
 

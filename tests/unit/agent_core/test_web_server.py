@@ -137,7 +137,7 @@ def test_300_idle_clients_cost_no_thread_and_no_answer(serve):
     idle = [served.connect() for _ in range(300)]
     try:
         assert served.get("/healthz").status == 200
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert len(served.server.connections) >= 300
     finally:
         for sock in idle:
