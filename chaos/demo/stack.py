@@ -48,7 +48,9 @@ class Stack:
 
     def up(self) -> None:
         """Prepare and start everything that can be started, and wait until it is ready."""
-        if not self.real:
+        if self.real:
+            self.say("REAL: GPU values come from this node's own driver, if it has one")
+        else:
             self._attempt("simulator", self._world)
         self._configure()
         for part in parts.make(self.layout, self.ports, self.library):

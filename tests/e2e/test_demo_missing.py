@@ -1,0 +1,87 @@
+"""The demo where something is missing: it is named with the fix, and the rest runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.base.errors import VigilError
+from chaos.demo import world
+from chaos.demo.layout import Layout
+from chaos.demo.stack import Stack
+from chaos.simulator.build import build
+
+pytestmark = pytest.mark.e2e
+
+
+def once(folder: Path, *more: str, path: str | None = None) -> tuple[int, dict[str, Any], str]:
+    """Exit code, the object on stdout (nothing else may be there), and what was said."""
+    command = [
+        sys.executable,
+        "-m",
+        "chaos.demo",
+        "--once",
+        "--ports",
+        "auto",
+        "--build",
+        str(build),
+        "-o",
+        "json",
+        *more,
+    ]
+    env = {**os.environ, "PATH": path if path is not None else os.environ["PATH"]}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_without_prometheus_and_alertmanager(tmp_path: Path) -> None:
+    build()  # the compiler goes with the PATH
+    code, result, said = once(tmp_path, path=str(tmp_path))
+    assert code == 1
+    assert result["not_up"] == {
+        "prometheus": "program prometheus is missing: apt install prometheus",
+        "alertmanager": "program prometheus-alertmanager is missing: apt install prometheus-alertmanager",
+    }
+    assert result["drill"] is None
+    assert result["problem"].startswith("no drill: it needs prometheus (program prometheus is missing")
+    assert result["chain"] == {
+        "GPUs read through NVML": True,
+        "time to first token measured by the probe": True,
+        "training loss read from the log": True,
+    }
+    assert {"agent", "engine", "sink", "central"} <= result["urls"].keys()
+    assert "NOT UP: prometheus" in said
+
+
+def test_real_driver_leaves_the_drill_out_and_says_so(tmp_path: Path) -> None:
+    code, result, said = once(tmp_path, "--real")
+    assert (code, result["not_up"], result["drill"], result["simulated"]) == (0, {}, None, False)
+    assert result["problem"].startswith("no drill: --real takes the node's own driver")
+    assert "REAL" in said
+    assert "SIMULATED" not in said
+
+
+def test_without_a_compiler_the_rest_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler() -> Path:
+        raise VigilError("no compiler is here: apt install gcc libc6-dev")
+
+    monkeypatch.setattr(world, "build", no_compiler)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for folder in ("log", "run", "state"):
+        (tmp_path / folder).mkdir()
+    said: list[str] = []
+    ports = dict.fromkeys(("agent", "central", "sink", "engine", "prometheus", "alertmanager"), 0)
+    stack = Stack(Layout(tmp_path), ports, real=False, say=said.append, stopped=lambda: "enough")
+    try:
+        stack.up()
+        assert stack.lost["simulator"] == "no compiler is here: apt install gcc libc6-dev"
+        assert {"sink", "agent", "training"} <= stack.pids().keys()
+        assert "NOT UP: simulator: no compiler is here: apt install gcc libc6-dev" in said
+        assert not any("SIMULATED" in line for line in said)
+    finally:
+        stack.down()
+    assert stack.pids() == {}
