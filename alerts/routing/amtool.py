@@ -38,7 +38,7 @@ def find(amtool: str | None = None) -> str:
     path = shutil.which(amtool or "amtool")
     if path is None:
         raise CannotTell(f"{amtool or 'amtool'} is not here: apt install prometheus-alertmanager (it comes along)")
-    return path
+    return str(Path(path).resolve())
 
 
 def receivers(config: Path, labels: dict[str, str], amtool: str | None = None) -> list[str]:

@@ -34,7 +34,7 @@ def find(promtool: str | None = None) -> str:
     path = shutil.which(promtool or "promtool")
     if path is None:
         raise CannotTell(f"{promtool or 'promtool'} is not here: apt install prometheus (it comes along)")
-    return path
+    return str(Path(path).resolve())
 
 
 def run(*arguments: str, promtool: str | None = None, folder: Path | None = None) -> Outcome:

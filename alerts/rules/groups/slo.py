@@ -144,12 +144,12 @@ def _cases() -> tuple[Case, ...]:
     half = histogram(native, "1", "0+30x240", "0+60x240")
     return (
         Case(
-            "half of the requests slow: the page fires after the hold and resolves; a ticket remains",
-            histogram(native, "1", "0+60x10 630+30x40 1860+60x200", "0+60x260"),
+            "half of the requests slow: the page fires after the hold; all resolves when the windows are clean",
+            histogram(native, "1", "0+30x50 1560+60x800", "0+60x860"),
             {
-                "6m": (),
-                "16m": (Firing(ENGINE, told("31.82%"), "page"),),
-                "75m": (Firing(ENGINE, told("14.43%"), "ticket"),),
+                "2m": (),
+                "16m": (Firing(ENGINE, told("50%"), "page"),),
+                "7h": (),
             },
             step,
         ),
@@ -180,11 +180,11 @@ def _cases() -> tuple[Case, ...]:
         Case(
             "probes that fail count, though the histogram never sees them; few a minute are enough",
             {
-                **histogram(probe, "1.0", "0+2x10 20x200", "0+2x10 20x200"),
-                llm.PROBES(**ENGINE, result="ok"): "0+2x10 20x200",
-                llm.PROBES(**ENGINE, result="timeout"): "0x10 0+2x200",
+                **histogram(probe, "1.0", "0+1x200", "0+1x200"),
+                llm.PROBES(**ENGINE, result="ok"): "0+1x200",
+                llm.PROBES(**ENGINE, result="timeout"): "0+1x200",
             },
-            {"5m": (), "16m": (Firing(ENGINE, told("62.26%"), "page"),)},
+            {"5m": (), "16m": (Firing(ENGINE, told("50%"), "page"),)},
             step,
         ),
         Case(
