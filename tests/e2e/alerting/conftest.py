@@ -16,6 +16,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,6 +160,9 @@ class Chain:
         wait_for("rules are evaluated", lambda: count() >= start + rounds)
 
 
+MakeChain = Callable[[str, str, Path], AbstractContextManager[Chain]]
+
+
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
     if process.poll() is not None:
         pytest.fail(f"{process.args!r} ended with {process.returncode}")
@@ -188,7 +192,9 @@ def prometheus_3() -> Path:
     return folder / "bin"
 
 
-def _prometheus(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=["debian", pytest.param("3", marks=pytest.mark.slow)])
+def prometheus(request: pytest.FixtureRequest) -> str:
+    """The program: Debian's, or Prometheus 3 in the slow tests."""
     if request.param == "3":
         return str(request.getfixturevalue("prometheus_3") / "prometheus")
     path = shutil.which("prometheus")
@@ -197,60 +203,74 @@ def _prometheus(request: pytest.FixtureRequest) -> str:
     return path
 
 
-@pytest.fixture(scope="module", params=["debian", pytest.param("3", marks=pytest.mark.slow)])
-def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """The chain with the demo's rules and timings: nothing is held, everything goes to the sink."""
-    prometheus = _prometheus(request)
+@contextmanager
+def _chain(prometheus: str, agent: str, folder: Path) -> Iterator[Chain]:
+    """Prometheus that scrapes `agent` by the demo's rules, and Alertmanager that sends all to the exchange."""
     alertmanager = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
     if alertmanager is None:
         pytest.skip("alertmanager is not here (apt: prometheus-alertmanager)")
-    folder = tmp_path_factory.mktemp("chain")
+    with _exchange() as exchange:
+        ports = [free_port() for _ in range(2)]
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        assert cli.main(["alerts", "rules", "build", "--profile", "demo", "-o", str(folder / "rules")]) == 0
+        routing = ["alerts", "routing", "build", "--sink", f"http://{exchange.address}", "-o", str(folder / "am.yml")]
+        assert cli.main(routing) == 0
+        configuration = _configuration(agent or exchange.address, ports, folder)
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        commands = {
+            # first, or an alert that is sent before it listens is sent again a minute later
+            urls[1]: [
+                alertmanager,
+                f"--config.file={folder}/am.yml",
+                f"--storage.path={folder}/am",
+                f"--web.listen-address=127.0.0.1:{ports[1]}",
+                "--cluster.listen-address=",
+            ],
+            urls[0]: [
+                prometheus,
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address=127.0.0.1:{ports[0]}",
+                # what fires in the first seconds, before it knows its Alertmanager, is sent again after this (1m)
+                "--rules.alert.resend-delay=5s",
+            ],
+        }
+        with ExitStack() as running, (folder / "log").open("wb") as log:
+            for url, command in commands.items():
+                process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"})
+                running.callback(process.wait, PATIENCE)
+                running.callback(process.terminate)
+                wait_for(f"{url} is ready", functools.partial(_ready, url, process))
+            yield Chain(exchange, *urls)
+
+
+@contextmanager
+def _exchange() -> Iterator[Exchange]:
     exchange = Exchange()
     server = threading.Thread(target=exchange.serve_forever, kwargs={"poll_interval": 0.1})
     server.start()
-    ports = [free_port() for _ in range(2)]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    assert cli.main(["alerts", "rules", "build", "--profile", "demo", "-o", str(folder / "rules")]) == 0
-    routing = ["alerts", "routing", "build", "--sink", f"http://{exchange.address}", "-o", str(folder / "am.yml")]
-    assert cli.main(routing) == 0
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(exchange, ports, folder)))
-    commands = {
-        # first, or an alert that is sent before it listens is sent again a minute later
-        urls[1]: [
-            alertmanager,
-            f"--config.file={folder}/am.yml",
-            f"--storage.path={folder}/am",
-            f"--web.listen-address=127.0.0.1:{ports[1]}",
-            "--cluster.listen-address=",
-        ],
-        urls[0]: [
-            prometheus,
-            f"--config.file={folder}/prometheus.yml",
-            f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address=127.0.0.1:{ports[0]}",
-            # what fires in the first seconds, before it knows its Alertmanager, is sent again after this (1m)
-            "--rules.alert.resend-delay=5s",
-        ],
-    }
-    processes: list[subprocess.Popen[bytes]] = []
-    with (folder / "log").open("wb") as log:
-        try:
-            for url, command in commands.items():
-                process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"})
-                processes.append(process)
-                wait_for(f"{url} is ready", functools.partial(_ready, url, process))
-            yield Chain(exchange, *urls)
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(PATIENCE)
-            exchange.shutdown()
-            server.join()
-            exchange.server_close()
+    try:
+        yield exchange
+    finally:
+        exchange.shutdown()
+        server.join()
+        exchange.server_close()
 
 
-def _configuration(exchange: Exchange, ports: list[int], folder: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def make_chain() -> MakeChain:
+    """Starts a chain that scrapes the agent at an address."""
+    return _chain
+
+
+@pytest.fixture(scope="module")
+def chain(prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """The chain on a page that tests write: nothing is held, everything goes to the sink."""
+    with _chain(prometheus, "", tmp_path_factory.mktemp("chain")) as chain:
+        yield chain
+
+
+def _configuration(agent: str, ports: list[int], folder: Path) -> dict[str, Any]:
     def job(name: str, target: str, **labels: str) -> dict[str, Any]:
         return {"job_name": name, "static_configs": [{"targets": [target], "labels": labels}]}
 
@@ -259,7 +279,7 @@ def _configuration(exchange: Exchange, ports: list[int], folder: Path) -> dict[s
         "rule_files": [str(folder / "rules/*.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{ports[1]}"]}]}]},
         "scrape_configs": [
-            job("gpuvigil-agent", exchange.address, cluster="c1", node="n1"),
+            job("gpuvigil-agent", agent, cluster="c1", node="n1"),
             job("prometheus", f"127.0.0.1:{ports[0]}"),
         ],
     }
