@@ -69,14 +69,19 @@ class Agent:
         return fetch(self.url + "/metrics")
 
     def value(self, metric: str, labels: Mapping[str, str], page: str | None = None) -> float | None:
-        """The sample of `metric` with these labels; None if there is none."""
+        """The sample of `metric` with these labels; None if there is none.
+
+        Raises:
+            CannotTell: no answer, or a page cut in half.
+        """
         lines = (self.page() if page is None else page).splitlines()
-        text = "\n".join(line for line in lines if line.startswith(metric + "{") or line.startswith(metric + " "))
-        for family in text_string_to_metric_families(text + "\n"):
-            for sample in family.samples:
-                if _has(sample.labels, labels):
-                    return float(sample.value)
-        return None
+        text = "\n".join(line for line in lines if line.startswith((metric + "{", metric + " ")))
+        try:
+            families = list(text_string_to_metric_families(text + "\n"))
+        except ValueError as error:
+            raise CannotTell(f"{self.url}: its page cannot be read: {error}") from None
+        found = (sample.value for family in families for sample in family.samples if _has(sample.labels, labels))
+        return next((float(value) for value in found), None)
 
     def series(self) -> int:
         """Samples on the page."""

@@ -79,8 +79,9 @@ def render(result: Result) -> str:
         parts.append(_section("Timeline", _marks(result.timeline) + draw(result) + _FOOT))
     parts.append(_section("What was done, and what was read back", _list(result.plan) + _list(result.evidence)))
     if result.page:
-        shown = {**result.page.get("annotations", {}), **result.page.get("labels", {})}
-        parts.append(_section("The page that people would have received", _table(shown)))
+        said, known_by = _table(result.page.get("annotations", {})), _table(result.page.get("labels", {}))
+        parts.append(_section("The page that people would have received", said))
+        parts.append(_section("Its labels", known_by))
     touched = {f"{item['scope']} touched": item["target"] for item in result.touches}
     received = {f"delivered at {path}": str(count) for path, count in sorted(result.received.items())}
     parts.append(_section("Scope and deliveries", _table({**touched, **received})))

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, layout: Layout, chosen: dict[str, int]) -> Exi
         signal.signal(number, interrupt)
 
     def stopped() -> str | None:
-        return asked[0] if asked else None
+        return f"stopped by {asked[0]}" if asked else None
 
     stack = Stack(layout, chosen, args.real, console.say, stopped)
     outcome = Outcome()

@@ -1,7 +1,8 @@
-"""The demo where something is missing: it is named with the fix, and the rest runs."""
+"""The demo on a bad day: what is missing is named with the fix, and what is interrupted is taken back."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from agent.base.errors import VigilError
 from chaos.demo import world
 from chaos.demo.layout import Layout
 from chaos.demo.stack import Stack
+from chaos.engine.journal import Journal
 from chaos.simulator.build import build
+from chaos.simulator.world import World
 
 pytestmark = pytest.mark.e2e
 
@@ -85,3 +88,24 @@ def test_without_a_compiler_the_rest_comes_up(tmp_path: Path, monkeypatch: pytes
     finally:
         stack.down()
     assert stack.pids() == {}
+
+
+def test_interrupted_in_the_drill_takes_it_back_first(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chaos.demo", "--once", "--ports", "auto", "--build", str(tmp_path), "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr is not None
+        said = ""
+        while "injected:" not in said and (line := demo.stderr.readline()):
+            said += line
+        demo.send_signal(signal.SIGINT)
+        out, rest = demo.communicate(timeout=120)
+    assert demo.returncode == 130, said + rest
+    drill = json.loads(out)["drill"]
+    assert (drill["verdict"], drill["reasons"]) == ("aborted", ["stopped by SIGINT"])
+    assert "undone" in drill["timeline"]
+    journal = Journal(tmp_path / "demo" / "state" / "chaos")
+    assert journal.entries()
+    assert journal.unfinished() == []
+    with World.open(tmp_path / "demo" / "gpus.state") as world_:
+        assert world_.faults() == []
+    assert "all parts have stopped" in rest
