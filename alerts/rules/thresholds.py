@@ -142,8 +142,8 @@ def _demo() -> Thresholds:
         ttft_slow=(Burn(long="6m", short="1m", factor=3), Burn(long="10m", short="2m", factor=1)),
         ttft_requests=20,
         ttft_probes=5,
-        disk_window="5m",
-        disk_history="1m",
+        disk_window="30m",
+        disk_history="20m",
         timings=Timings(**{name: Timing() for name in Timings.model_fields}),
     )
 

@@ -89,3 +89,8 @@ def test_docs_go_where_they_are_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = (tmp_path / "runbooks/GpuLost.md").read_text()
     for heading in ("## Meaning", "## Impact", "## Diagnosis", "## Mitigation", "## Condition"):
         assert heading in text
+
+
+def test_cases_of_an_unknown_alert_are_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["alerts", "rules", "test", "--only", "GpuLst"]) == Exit.USAGE
+    assert "there are: AgentAbsent," in capsys.readouterr().err
