@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from agent import maintenance
+from agent import health_cli, maintenance
 from agent.base.config import parse_duration
 from agent.base.errors import Exit, VigilError
 from agent.base.exposition import OPENMETRICS, TEXT
@@ -47,6 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--nagios", action="store_true", help="one line, and exit codes 0/1/2/3 = OK/WARN/CRIT/UNKNOWN")
     form.add_argument("-o", dest="output", choices=("text", "json"), default="text", help="form of the answer")
     check.set_defaults(run=_check)
+
+    health_cli.configure(verbs)
 
     flag = verbs.add_parser("maintenance", help="keep this node's pages quiet for a while")
     states = flag.add_subparsers(dest="state", metavar="STATE", required=True)

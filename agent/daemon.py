@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from agent import __version__
@@ -21,7 +22,7 @@ from agent.base.collector import Context
 from agent.base.errors import ConfigError, Exit
 from agent.base.notify import Notifier
 from agent.base.web import Server, WebSecurity, format_address, parse_address
-from agent.endpoints import build_app
+from agent.endpoints import build_app, health
 from agent.runner import Runner
 from agent.settings import AgentConfig, kinds, load_config
 from agent.snapshot import Snapshot
@@ -70,6 +71,7 @@ class Daemon:
         self.runner = Runner(kinds(), make_context(config), series_budget=config.series_budget, strict=strict)
         self._newest: Snapshot | None = None
         self.app = build_app(self.newest, config.node, config.cluster)
+        self.app.route("/api/v1/health", lambda request: health(self.runner.context))
         self.server = Server(self.app)
         self.server.answered.update({(path, 200): 0 for path in self.app.paths})
         self.runner.server = self.server
@@ -153,7 +155,7 @@ class Daemon:
             self.runner.reload_time = self.server.wall()
             self.runner.budget.series = config.series_budget
             if (config.node, config.cluster) != (self._config.node, self._config.cluster):
-                self.runner.context = make_context(config)
+                self.runner.context = replace(make_context(config), shared=self.runner.context.shared)
             self._config = config
             log.setup(config.log.level, config.log.format)
             self.runner.configure(config.enabled())

@@ -7,8 +7,10 @@ from html import escape
 
 from agent import __version__
 from agent.base.catalogue import self as own
+from agent.base.collector import Context
 from agent.base.exposition import accepts_gzip, negotiate
 from agent.base.web import App, HttpError, Request, Response, page, text
+from agent.health.document import SHARED as HEALTH
 from agent.snapshot import Snapshot
 
 Newest = Callable[[], Snapshot]
@@ -45,6 +47,14 @@ def readyz(snapshot: Snapshot) -> Response:
     return text("\n".join(["ready", *bad]))
 
 
+def health(context: Context) -> Response:
+    """The verdicts as JSON; 503 until the health collector has judged for the first time."""
+    document = context.shared.get(HEALTH)
+    if not isinstance(document, bytes):
+        return text("503: the health collector has not judged yet", 503)
+    return Response(200, document, "application/json")
+
+
 def landing(snapshot: Snapshot, node: str, cluster: str) -> Response:
     """A page for people: what runs here and how it stands."""
     simulated = snapshot.value(own.SIMULATED.stem) == 1
@@ -57,7 +67,8 @@ def landing(snapshot: Snapshot, node: str, cluster: str) -> Response:
     where = f"{escape(node)}{f' of {escape(cluster)}' if cluster else ''}"
     body = (
         f"<h1>gpuvigil agent</h1>{loud}<p>Node <b>{where}</b>, version {escape(__version__)}.</p>"
-        '<ul><li><a href="metrics">metrics</a><li><a href="healthz">healthz</a><li><a href="readyz">readyz</a></ul>'
+        '<ul><li><a href="metrics">metrics</a><li><a href="healthz">healthz</a><li><a href="readyz">readyz</a>'
+        '<li><a href="api/v1/health">health</a></ul>'
         '<table><tr><th>collector<th>state<th class="n">series<th class="n">age<th>what is wrong'
         f"{rows}</table>"
     )

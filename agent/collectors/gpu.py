@@ -82,7 +82,7 @@ class Gpu:
         synthetic, inventory = self._node.label, self._node.inventory
         if view.up and view.described is None and not (inventory and inventory.known) and not view.stuck:
             return  # still enumerating for the first time: nothing is missing yet
-        expected = self._expected(inventory)
+        expected = self._node.expected = self._expected(inventory)
         yield m.DRIVER_UP.sample(bool(view.up), synthetic)
         yield m.CHILD_RESTARTS.sample(view.restarts, synthetic)
         if view.synthetic is not None:

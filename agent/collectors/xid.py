@@ -23,7 +23,8 @@ from agent.base.hardfaults import XID_ACTIONS
 from agent.gpu.inventory import Inventory, path_of
 from agent.gpu.node import SHARED, GpuNode
 from agent.health.kmsg import KernelLog, Record
-from agent.health.ledger import Ledger
+from agent.health.ledger import SHARED as NEWS
+from agent.health.ledger import Ledger, XidNews
 from agent.health.xid_lines import UuidLine, XidLine, continues, parse
 
 RECORDS_A_RUN: Final = 20_000
@@ -58,6 +59,7 @@ class XidCollector:
         self._saved = time.monotonic()
 
     def close(self) -> None:
+        self._context.shared.pop(NEWS, None)
         if self._log is not None:
             self._save()
             self._log.close()
@@ -81,6 +83,7 @@ class XidCollector:
         changed = sum(self._ledger.actions.values()) != before
         if changed or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
+        self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""))
         yield from self._samples()
         if failure is not None:
             raise failure

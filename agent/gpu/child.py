@@ -55,7 +55,7 @@ class Child:
         self._last_utilization: dict[str, int] = {}
         self._order: list[Device] = []
         self._errors: Counter[tuple[str, str]] = Counter()
-        self._generation = 0
+        self._generation = (os.getpid() & 0xFFFF) << 16  # another child's descriptions are not ours
         self._versions = {"driver": "", "nvml": "", "cuda": ""}
 
     # -- speaking -------------------------------------------------------------------------

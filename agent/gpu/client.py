@@ -33,6 +33,8 @@ BACKOFF_S: Final = (1.0, 30.0)
 PROBATION_MOST_S: Final = 600.0
 HEALTHY_S: Final = 60.0
 XIDS_KEPT: Final = 10_000
+LAYOUTS_KEPT: Final = 16
+"""Descriptions kept to read the frames of the last minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Client:
         self._lock = threading.Lock()
         self._view = View()
         self._values: bytes = b""
+        self._minute: deque[bytes] = deque(maxlen=max(2, round(60 / settings.interval)))
+        self._layouts: dict[int, dict[str, Any]] = {}
         self._xids: deque[dict[str, Any]] = deque(maxlen=XIDS_KEPT)
         self._processes: dict[str, list[Process]] = {}
         self._main: ChildProcess | None = None
@@ -171,6 +175,16 @@ class Client:
     def wait(self, timeout: float) -> None:
         """Until the first sweep, or the first word that there is none; only the very first reader waits."""
         self._spoken.wait(timeout)
+
+    def minute(self) -> list[tuple[dict[str, Any], wire.Frame]]:
+        """The sweeps of the last minute, each with the description it belongs to, oldest first."""
+        with self._lock:
+            bodies, layouts = list(self._minute), self._layouts
+        frames = [wire.unpack_values(body) for body in bodies]
+        since = time.time() - 60
+        return [
+            (layouts[frame.generation], frame) for frame in frames if frame.generation in layouts and frame.wall > since
+        ]
 
     def take_xids(self) -> list[dict[str, Any]]:
         """Xid events since the last call: uuid, pci, xid, gi, ci, time (Unix seconds)."""
@@ -294,6 +308,7 @@ class Client:
         if kind == wire.VALUES:
             with self._lock:
                 self._values = body
+                self._minute.append(body)
             self._spoken.set()
             if child.heard - child.started > HEALTHY_S:
                 self._pause = BACKOFF_S[0]
@@ -305,6 +320,8 @@ class Client:
             self._hear_state(message)
         elif kind == wire.DESCRIBE:
             self._suspects.pop(None, None)
+            with self._lock:
+                self._layouts = {**dict(list(self._layouts.items())[-LAYOUTS_KEPT:]), message["generation"]: message}
             self._change(described=message, stuck=self._stuck())
         elif kind == wire.XID:
             self._xids.append(message)

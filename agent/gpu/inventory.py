@@ -7,6 +7,7 @@ never becomes a missing real one. `gpuvigil agent baseline write` forgets those 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,22 +34,32 @@ class Known:
 
 
 class Inventory:
-    """The known set. Reading needs no lock: entries are replaced, never changed."""
+    """The known set. Reading needs no lock: entries and the mapping of them are replaced, never changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         stored = statefile.load(path)
         self.known: dict[str, Known] = {}
         self.most = 0
+        self._forgotten = {str(uuid) for uuid in stored.get("forgotten", ())}
         try:
             self.known = {entry["uuid"]: Known(**entry) for entry in stored.get("gpus", [])}
             self.most = max(int(stored.get("most", 0)), len(self.known))
         except (TypeError, KeyError, ValueError) as error:
             LOG.warning("%s: not an inventory, starting afresh: %s", path, error)
 
-    def see(self, gpus: Iterable[dict[str, Any]]) -> None:
-        """Take in an enumeration: entries with uuid, index, pci, model. New GPUs get a number."""
-        seen = list(gpus)
+    def see(self, gpus: Iterable[dict[str, Any]], lost: Iterable[dict[str, Any]] = ()) -> None:
+        """Take in an enumeration: entries with uuid, index, pci, model. New GPUs get a number.
+
+        `lost` are GPUs that told who they are but do not work; one that was forgotten stays forgotten.
+        """
+        answering = list(gpus)
+        with self._lock:
+            self._forgotten -= {str(gpu["uuid"]) for gpu in answering}
+            self._see([*answering, *(gpu for gpu in lost if gpu["pci"] and gpu["uuid"] not in self._forgotten)])
+
+    def _see(self, seen: list[dict[str, Any]]) -> None:
         known = dict(self.known)
         for gpu in sorted(seen, key=lambda gpu: int(gpu["index"])):
             uuid, index = str(gpu["uuid"]), int(gpu["index"])
@@ -58,16 +69,19 @@ class Inventory:
         most = max(self.most, len(seen))
         if known != self.known or most != self.most:
             self.known, self.most = known, most
-            self.save()
+            self._save()
 
     def forget(self, gone: Iterable[str]) -> None:
         """Drop GPUs from the known set; what the node should have is then what it has."""
-        self.known = {uuid: entry for uuid, entry in self.known.items() if uuid not in set(gone)}
-        self.most = len(self.known)
-        self.save()
+        with self._lock:
+            self._forgotten |= set(gone)
+            self.known = {uuid: entry for uuid, entry in self.known.items() if uuid not in self._forgotten}
+            self.most = len(self.known)
+            self._save()
 
-    def save(self) -> None:
-        statefile.save(self._path, {"gpus": [asdict(entry) for entry in self.known.values()], "most": self.most})
+    def _save(self) -> None:
+        gpus = [asdict(entry) for entry in self.known.values()]
+        statefile.save(self._path, {"gpus": gpus, "most": self.most, "forgotten": sorted(self._forgotten)})
 
     def label(self, uuid: str) -> str:
         """The `gpu` label of a UUID, empty where it is unknown."""

@@ -36,6 +36,8 @@ class GpuNode:
         self.inventory: Inventory | None = None
         self.counters = Accumulator()
         self.synthetic: bool | None = None
+        self.expected: int | None = None
+        """GPUs the node should have, as far as somebody knows; set by the gpu collector."""
         self.client = Client(settings, self._known)
 
     def _known(self) -> list[dict[str, Any]]:
@@ -53,8 +55,7 @@ class GpuNode:
         if view.synthetic is not None and view.synthetic != self.synthetic:
             self._choose(view.synthetic)
         if self.inventory is not None and view.described is not None:
-            lost = [gpu for gpu in view.described["lost"] if gpu["pci"]]
-            self.inventory.see([*view.described["gpus"], *lost])
+            self.inventory.see(view.described["gpus"], view.described["lost"])
         if time.monotonic() - self._saved > SAVE_EVERY_S:
             self.save()
         return view

@@ -51,6 +51,21 @@ class Event:
     fatal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class XidNews:
+    """What the xid collector lends to the judge, as `context.shared["xid"]`: replaced whole at each run.
+
+    `log_error` says why the kernel log cannot be read; empty where it can.
+    """
+
+    events: tuple[Event, ...]
+    log_error: str = ""
+
+
+SHARED: Final = "xid"
+"""Name in `context.shared`."""
+
+
 @dataclass
 class Ledger:
     """Totals by series, and the last events for verdicts.

@@ -138,7 +138,11 @@ MIG_MEMORY_USED = Metric(
     "gpuvigil_gpu_mig_memory_used_bytes", "gauge", "Memory in use in a MIG instance.", "bytes", (*GPU, "gpu_instance")
 )
 MIG_SM_ACTIVITY = Metric(
-    "gpuvigil_gpu_mig_sm_activity_ratio", "gauge", "SM activity of a MIG instance (GPM).", "ratio", (*GPU, "gpu_instance")
+    "gpuvigil_gpu_mig_sm_activity_ratio",
+    "gauge",
+    "SM activity of a MIG instance (GPM).",
+    "ratio",
+    (*GPU, "gpu_instance"),
 )
 MIG_TENSOR_ACTIVITY = Metric(
     "gpuvigil_gpu_mig_tensor_activity_ratio", "gauge", "Tensor activity of it (GPM).", "ratio", (*GPU, "gpu_instance")

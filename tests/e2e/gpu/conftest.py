@@ -14,6 +14,7 @@ import pytest
 from agent.base.catalogue import load_all
 from agent.base.collector import Context, PartialFailure
 from agent.collectors.gpu import Gpu, GpuSettings
+from agent.collectors.health import Health, HealthSettings
 from agent.collectors.xid import XidCollector, XidSettings
 from agent.intake import Intake
 from chaos.simulator.build import build
@@ -59,8 +60,14 @@ class Node:
         self.context = Context(str(self.folder / "state"), str(self.folder))
         self.gpu = Gpu(GpuSettings.model_validate(self.settings), self.context)
         self.xid = XidCollector(XidSettings(kmsg=self.kmsg), self.context)
+        self.health = Health(HealthSettings(), self.context)
+        self.running = True
 
     def stop(self) -> None:
+        if not self.running:
+            return
+        self.running = False
+        self.health.close()
         self.xid.close()
         self.gpu.close()
 
@@ -72,7 +79,7 @@ class Node:
         """Collect once; a sample outside the catalogue or twice on the page fails the test."""
         intake, failed = Intake(strict=True), ""
         intake.begin()
-        for collector in (self.gpu, self.xid):
+        for collector in (self.gpu, self.xid, self.health):
             try:
                 for sample in collector.collect():
                     intake.add(sample)
