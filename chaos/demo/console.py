@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -21,7 +22,8 @@ class Console:
     def say(self, text: str) -> None:
         """One message on stderr; those that begin in capitals are coloured on a terminal."""
         loud = next((kind for word, kind in _KINDS.items() if text.startswith(word)), "")
-        with self._lock:
+        # nobody listening any more is not a reason to leave a drill half done
+        with self._lock, contextlib.suppress(OSError):
             stamp = paint(f"[{time.monotonic() - self._began:6.1f}s]", "soft", sys.stderr.isatty())
             print(f"{stamp} {paint(text, loud, sys.stderr.isatty())}", file=sys.stderr, flush=True)
 
