@@ -144,7 +144,8 @@ def _demo() -> Thresholds:
         ttft_probes=5,
         disk_window="30m",
         disk_history="20m",
-        timings=Timings(**{name: Timing() for name in Timings.model_fields}),
+        # until the first scrape no agent is there: that is a start, not a finding
+        timings=Timings(**{name: Timing(hold="15s" if name == "agent_absent" else 0) for name in Timings.model_fields}),
     )
 
 
