@@ -26,7 +26,7 @@ links:
   dashboards: https://grafana.example.org
 ```
 
-The table shows the default profile; `--profile demo` holds nothing and keeps nothing.
+The table shows the default profile; `--profile demo` holds nothing but AgentAbsent.
 """
 
 BEHAVIOUR = """\
