@@ -11,6 +11,9 @@ from typing import Any
 
 LOG = logging.getLogger("gpuvigil.state")
 
+_refused: set[Path] = set()
+"""Files that could not be written the last time: a disk that stays full is told once."""
+
 
 def load(path: str | Path) -> dict[str, Any]:
     """The mapping in the file; empty where there is none or where it is damaged, which is logged.
@@ -46,8 +49,11 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        LOG.warning("%s: cannot be written: %s", path, error.strerror)
+        if path not in _refused:
+            LOG.warning("%s: cannot be written: %s", path, error.strerror)
+            _refused.add(path)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         return False
+    _refused.discard(path)
     return True

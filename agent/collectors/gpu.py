@@ -141,7 +141,8 @@ class Gpu:
             )
             keys = set(gpu["keys"])
             for feature, key in FEATURES.items():
-                yield m.FEATURE_SUPPORTED.sample(key in keys, *labels, feature)
+                lent = (uuid, feature) in self._node.lent_features
+                yield m.FEATURE_SUPPORTED.sample(key in keys or lent, *labels, feature)
         for call, reason, count in described["errors"]:
             yield m.CALL_ERRORS.sample(count, synthetic, call, reason)
 

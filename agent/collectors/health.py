@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ class Health:
         self._boot = boot_id(str(settings.proc))
         self._synthetic: bool | None = None
         self._engine = Engine(self._boot)
+        self._settled_stamp = (0, 0)
         self._signed_off = 0.0
         self._saved = 0.0
         self._last: list[tuple[str, str, State, str]] = []
@@ -66,7 +68,7 @@ class Health:
         news = news if isinstance(news, XidNews) else XidNews((), "the xid collector has not reported")
         minute = Minute(node.client.minute())
         facts = list(_facts(view, node.inventory, minute)) if node.inventory else []
-        self._engine.settle(document.read_settled(self._context.state_dir), {fact.uuid: fact for fact in facts})
+        self._settle(facts)
         inventory = self._inventory(view)
         signed, problem = self._baseline(node)
         differences = None if signed is None else list(baseline.compare(signed.inventory, inventory))
@@ -90,8 +92,18 @@ class Health:
         if problem:
             raise PartialFailure("baseline", problem)
 
+    def _settle(self, facts: list[Facts]) -> None:
+        """Take in what people declared healthy, when the file they write has changed."""
+        try:
+            status = os.stat(Path(self._context.state_dir, document.SETTLED_NAME))
+        except OSError:
+            return
+        if (stamp := (status.st_mtime_ns, status.st_size)) != self._settled_stamp:
+            self._settled_stamp = stamp
+            self._engine.settle(document.read_settled(self._context.state_dir), {fact.uuid: fact for fact in facts})
+
     def _restore(self, synthetic: bool) -> None:
-        self._synthetic = synthetic
+        self._synthetic, self._settled_stamp = synthetic, (0, 0)
         stored = statefile.load(document.path_of(self._context.state_dir, synthetic))
         self._signed_off = float(stored.get("signed_off", 0.0))
         try:
@@ -117,7 +129,7 @@ class Health:
     def _inventory(self, view: View) -> dict[str, Any]:
         """What the node is made of now; GPUs only while they are seen."""
         gpus = {}
-        for gpu, readings in _readings(view):
+        for gpu, readings in view.readings():
             gpus[str(gpu["uuid"])] = {
                 **{key: gpu[key] for key in ("pci", "model", "vbios", "serial")},
                 "memory": readings.get("memory.total"),
@@ -147,18 +159,8 @@ def _backend(synthetic: bool | None) -> str:
     return "simulator" if synthetic else "nvml"
 
 
-def _readings(view: View) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-    """Each GPU that answers now with its readings by key."""
-    if view.described is None or view.frame is None:
-        return
-    values = iter(view.frame.values)
-    for gpu in view.described["gpus"]:
-        readings = dict(zip(gpu["keys"], values, strict=False))
-        yield gpu, {key: value for key, value in readings.items() if key and value == value}
-
-
 def _facts(view: View, inventory: Inventory, minute: Minute) -> Iterator[Facts]:
-    readings = {str(gpu["uuid"]): found for gpu, found in _readings(view)}
+    readings = {str(gpu["uuid"]): found for gpu, found in view.readings()}
     stuck = {each.uuid: (each.call, each.seconds()) for each in view.stuck}
     unsure = set()
     if view.described is not None:

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -104,6 +104,15 @@ class View:
     frame: wire.Frame | None = None
     stuck: tuple[Stuck, ...] = ()
     restarts: int = 0
+
+    def readings(self) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+        """Each GPU that answers now, as described, with its readings by key; those without a value left out."""
+        if self.described is None or self.frame is None:
+            return
+        values = iter(self.frame.values)
+        for gpu in self.described["gpus"]:
+            found = dict(zip(gpu["keys"], values, strict=False))
+            yield gpu, {key: value for key, value in found.items() if key and value == value}
 
 
 @dataclass

@@ -38,6 +38,8 @@ class GpuNode:
         self.synthetic: bool | None = None
         self.expected: int | None = None
         """GPUs the node should have, as far as somebody knows; set by the gpu collector."""
+        self.lent_features: frozenset[tuple[str, str]] = frozenset()
+        """(uuid, feature) that another source gives although NVML does not."""
         self.client = Client(settings, self._known)
 
     def _known(self) -> list[dict[str, Any]]:

@@ -59,6 +59,8 @@ def read(state_dir: str | Path) -> Baseline | None:
         )
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a baseline: {error}; write it anew or remove it") from None
 
