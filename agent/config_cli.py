@@ -18,7 +18,7 @@ from agent.base.errors import Exit, VigilError
 KINDS = {
     "agent": "agent.settings:agent_model",
     "web": "agent.base.web.webconfig:WebConfig",
-    "central": "alerts.central.settings:CentralConfig",
+    "central": "alerts.central.settings:Settings",
     "routing": "alerts.routing.settings:RoutingConfig",
 }
 """Where the model of each kind of file is: a model, or a function that returns it."""

@@ -123,3 +123,20 @@ def test_the_commands_that_the_units_start_exist() -> None:
 def test_the_run_directory_is_made_by_tmpfiles() -> None:
     lines = (SYSTEMD / "tmpfiles.conf").read_text(encoding="utf-8").splitlines()
     assert "d /run/gpuvigil 0755 root root -" in lines
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_check_before_the_start_accepts_the_example_and_refuses_a_bad_file(
+    unit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent import cli
+
+    checks = [value for name, value in settings(unit.read_text(encoding="utf-8")) if name == "ExecStartPre"]
+    for command in checks:
+        *words, path = command.split()[1:]
+        example = SYSTEMD.parent / Path(path).name
+        assert cli.main([*words, str(example)]) == 0, capsys.readouterr().err
+        bad = tmp_path / "bad.yaml"
+        bad.write_text("no_such_key: 1\n")
+        assert cli.main([*words, str(bad)]) == 2
+    assert checks or "verify-service" in unit.read_text(encoding="utf-8")
