@@ -1,4 +1,4 @@
-"""`gpuvigil detect eta`: detection on files, without a service."""
+"""`gpuvigil detect eta|score`: detection on files, without a service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from agent.base.config import parse_duration
 from agent.base.errors import CannotTell, ConfigError, Exit
 
 if TYPE_CHECKING:
+    from alerts.detect.bands import Array
     from alerts.detect.eta import Schedule
+    from alerts.detect.labelled import Labelled
+    from alerts.detect.quality import Quality
     from alerts.detect.replay import Moment
 
 
@@ -31,6 +34,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     eta.add_argument("--format", default="auto", help="format of the log (%(default)s)")
     eta.add_argument("-o", "--output", default="text", choices=("text", "json"))
     eta.set_defaults(run=_eta)
+    score = verbs.add_parser("score", help="score a directory of series, and how good the scores are where labels are")
+    score.add_argument("folder", metavar="DIR", type=Path, help="CSV files below it, and windows.json if there")
+    score.add_argument("--scores", metavar="OUTDIR", type=Path, help="write timestamp,value,anomaly_score of each file")
+    score.add_argument("--model", default="auto", help="a model's name (%(default)s)")
+    score.add_argument("--direction", default="both", choices=("above", "below", "both"))
+    score.add_argument(
+        "--min-dev-abs", type=float, default=0.0, help="least deviation that counts, in the value's unit"
+    )
+    score.add_argument("--min-dev-rel", type=float, default=0.0, help="least deviation that counts, as a share of yhat")
+    score.add_argument("--time-format", help="strptime layout of the times, where they can be read in two ways")
+    score.add_argument("-o", "--output", default="text", choices=("text", "json"))
+    score.set_defaults(run=_score)
 
 
 def _seconds(text: str) -> float:
@@ -128,3 +143,91 @@ def _table(moments: Iterator[Moment]) -> None:
             f"{moment.elapsed:10.0f} {moment.step:9d} {expected} "
             f"{'' if off is None else f'{off:+.1%}':>9}  {moment.judgement.alert or ''}"
         )
+
+
+def _score(args: argparse.Namespace) -> int:
+    from alerts.central.pool import one_thread
+
+    one_thread()
+    from alerts.detect.bands import Floors
+    from alerts.detect.labelled import read_directory
+    from alerts.detect.model import model
+    from alerts.detect.quality import judge
+    from alerts.detect.stream import How, score_series
+
+    if not args.folder.is_dir():
+        raise ConfigError(f"{args.folder}: is no directory")
+    model(args.model)
+    files = read_directory(args.folder, args.time_format)
+    how = How(args.model, floors=Floors(args.min_dev_abs, args.min_dev_rel), direction=args.direction)
+    found: list[tuple[str, Quality | None, str]] = []
+    for number, file in enumerate(files, 1):
+        _progress(number, len(files), str(file.path))
+        scored = score_series(file.times, file.values, how)
+        if args.scores is not None:
+            _write_scores(args.scores / file.path, file, scored.scores)
+        quality = judge(file.times, scored.scores, file.labels) if file.labels is not None else None
+        found.append((str(file.path), quality, scored.why))
+    _progress(0, 0, "")
+    _show_quality(found, args)
+    return Exit.GOOD
+
+
+def _progress(number: int, of: int, name: str) -> None:
+    if sys.stderr.isatty():
+        text = f"{number}/{of} {name}" if of else ""
+        print(f"\r{text:70.70}", end="" if of else "\r", file=sys.stderr, flush=True)
+
+
+def _write_scores(path: Path, file: Labelled, scores: Array) -> None:
+    import csv
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(("timestamp", "value", "anomaly_score"))
+        for stamp, text, score in zip(file.stamps, file.texts, scores.tolist(), strict=True):
+            writer.writerow((stamp, text, "" if score != score else f"{score:.6g}"))
+
+
+def _show_quality(found: list[tuple[str, Quality | None, str]], args: argparse.Namespace) -> None:
+    from alerts.detect.quality import Quality
+
+    judged = [(name, quality) for name, quality, _ in found if quality is not None]
+    total = sum((quality for _, quality in judged), Quality())
+    if args.output == "json":
+        document = {
+            "model": args.model,
+            "total": _quality_json(total) if judged else None,
+            "files": [
+                {"file": name, "why": why} | (_quality_json(quality) if quality is not None else {})
+                for name, quality, why in found
+            ],
+        }
+        print(json.dumps(document))
+        return
+    print(f"{'':44} {'point-wise':>20} {'by event':>20} {'delay':>8} {'false':>8}")
+    names = ("precision", "recall", "F1") * 2
+    print(f"{'file':44} " + " ".join(f"{name[:6]:>6}" for name in names) + f" {'s':>8} {'a day':>8}")
+    rows = [*judged, ("all", total)] if judged else []
+    for name, q in rows:
+        numbers = (q.precision, q.recall, q.f1, q.event_precision, q.event_recall, q.event_f1)
+        delay = "" if q.delay is None else f"{q.delay:.0f}"
+        print(f"{name[-44:]:44} " + " ".join(f"{n:6.3f}" for n in numbers) + f" {delay:>8} {q.false_per_day:8.3f}")
+    if len(judged) < len(found):
+        print(f"{len(found) - len(judged)} of {len(found)} files have neither a label column nor windows")
+
+
+def _quality_json(quality: Quality) -> dict[str, Any]:
+    return {
+        "precision": round(quality.precision, 4),
+        "recall": round(quality.recall, 4),
+        "f1": round(quality.f1, 4),
+        "event_precision": round(quality.event_precision, 4),
+        "event_recall": round(quality.event_recall, 4),
+        "event_f1": round(quality.event_f1, 4),
+        "events": quality.events,
+        "delay_seconds": quality.delay,
+        "false_alerts_per_day": round(quality.false_per_day, 4),
+        "days": round(quality.days, 3),
+    }

@@ -16,6 +16,8 @@ from alerts.detect.model import Options
 
 CUT = 4.0
 """Deviations at which an error is cut before it is learnt."""
+WARM = 20
+"""Values without which nothing is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class EwmaState:
     z: float
 
     def forecast(self, times: Array) -> Bands:
-        half = self.z * np.sqrt(self.variance)
+        half = np.where(self.seen >= WARM, self.z * np.sqrt(self.variance), np.nan)
         shape = (len(times), len(self.mean))
-        mean = np.broadcast_to(self.mean, shape)
+        mean = np.broadcast_to(np.where(np.isnan(half), np.nan, self.mean), shape)
         half = np.broadcast_to(half, shape)
         return Bands(mean.copy(), mean - half, mean + half)
 

@@ -70,9 +70,11 @@ class Model(Protocol):
 
 
 _WHERE = {
+    "auto": "alerts.detect.auto:Auto",
     "ewma": "alerts.detect.ewma:Ewma",
     "prophet": "alerts.detect.prophet_reference:ProphetReference",
     "prophet_batched": "alerts.detect.prophet_batched:ProphetBatched",
+    "robust": "alerts.detect.robust:Robust",
 }
 """Model names and where each lives; a model is imported only when used (Prophet costs 150 MB)."""
 

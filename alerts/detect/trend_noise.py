@@ -41,7 +41,9 @@ def half_width(sigma: Array, size: Array, changepoints: int, dt: float, ahead: A
     horizon = int(ahead[future].max())
     # Horizons share tables by powers of two, so that forecasts of many lengths make few of them.
     limit = 1 << (horizon - 1).bit_length()
-    steps, table = _table(float(f"{changepoints * dt:.1e}"), limit, interval)
+    # The shape hardly depends on the likelihood, the spread (below, exact) does: quarters of an octave are enough.
+    likelihood = float(2.0 ** (np.round(4.0 * np.log2(changepoints * dt)) / 4.0))
+    steps, table = _table(min(likelihood, 1.0), limit, interval)
     at = ahead[future]
     # The variance of the unit path is known: a shift i steps old has moved the trend by i + 1/2 steps.
     sd = np.sqrt(2.0 * changepoints * dt * (at**3 / 3.0 - at / 12.0)) * dt

@@ -1,0 +1,190 @@
+"""Scoring directories of series: reading, no look-ahead, quality, what is written."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.base.errors import ConfigError
+from agent.cli import main
+from alerts.detect.labelled import parse_times, read_directory
+from alerts.detect.model import Options, model
+from alerts.detect.quality import judge, runs
+from alerts.detect.samples import sample
+from alerts.detect.stream import How, score_series
+
+DAY = 86400
+HOURS = 1_530_000_000.0 // 3600 * 3600 + 3600.0 * np.arange(24 * 14)
+
+
+def write(path, rows, header="timestamp,value,label"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + "\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("name", ["auto", "robust", "ewma", "prophet_batched"])
+def test_the_score_at_a_time_uses_nothing_after_it(name):
+    values = sample("daily", len(HOURS), 3600.0, seed=1)
+    values[200:204] += 100
+    whole = score_series(HOURS, values, How(name)).scores
+    for cut in (60, 199, 202, 300):
+        other = values.copy()
+        other[cut:] = np.random.default_rng(cut).normal(size=len(values) - cut) * 1e6
+        np.testing.assert_array_equal(score_series(HOURS, other, How(name)).scores[:cut], whole[:cut])
+    assert np.isnan(whole[:20]).all(), "warming up is not a score"
+    assert np.nanmax(whole[200:204]) > 1
+
+
+def test_rows_may_come_in_any_order_and_twice():
+    values = sample("daily", len(HOURS), 3600.0, seed=2)
+    order = np.random.default_rng(0).permutation(len(HOURS))
+    straight = score_series(HOURS, values, How("robust")).scores
+    mixed = score_series(HOURS[order], values[order], How("robust")).scores
+    np.testing.assert_allclose(mixed, straight[order])
+    twice = score_series(np.repeat(HOURS, 2), np.repeat(values, 2), How("robust")).scores
+    assert np.isfinite(twice[-10:]).all()
+
+
+def test_a_constant_series_and_one_of_zeros_are_silent():
+    for level in (0.0, 7.0, -3e9):
+        scores = score_series(HOURS, np.full(len(HOURS), level), How()).scores
+        assert not (scores > 1).any()
+
+
+def test_a_missing_value_has_no_score_and_a_gap_is_no_anomaly():
+    values = sample("daily", len(HOURS), 3600.0, seed=3)
+    values[150:170] = np.nan
+    scores = score_series(HOURS, values, How()).scores
+    assert np.isnan(scores[150:170]).all()
+    assert not (scores[170:] > 1).any()
+
+
+def test_a_level_that_lasts_becomes_the_new_normal():
+    values = sample("noise", len(HOURS), 3600.0, seed=4)
+    values[168:] += 100
+    scores = score_series(HOURS, values, How("robust")).scores
+    assert (scores[168:174] > 1).all()
+    assert not (scores[240:] > 1).any()
+
+
+def test_auto_says_why_it_chose():
+    values = 1000 + 2.0 * np.arange(len(HOURS)) + np.random.default_rng(0).normal(size=len(HOURS)) * 0.2
+    why = score_series(HOURS, values, How("auto")).why
+    assert why.startswith("prophet_batched: mean error of robust"), "a steady slope is what robust lags behind"
+    assert score_series(HOURS, sample("noise", len(HOURS), 3600.0), How("auto")).why.startswith("robust: ")
+
+
+def test_robust_forgets_nothing_between_dump_and_load_of_many_series():
+    values = np.stack([sample("daily", len(HOURS), 3600.0, seed=i) for i in range(5)], axis=1)
+    crowd = model("robust").fit(HOURS, values, Options()).forecast(HOURS[-1:] + 3600)
+    alone = model("robust").fit(HOURS, values[:, [3]], Options()).forecast(HOURS[-1:] + 3600)
+    np.testing.assert_allclose(alone.upper[:, 0], crowd.upper[:, 3])
+
+
+@pytest.mark.parametrize(
+    ("stamps", "expected"),
+    [
+        (["2018-07-03 14:00:00", "2018-07-03 15:00:00"], [1530626400, 1530630000]),
+        (["2018-07-03T14:00:00Z", "2018-07-03T16:00:00+01:00"], [1530626400, 1530630000]),
+        (["1530626400", "1530630000.0"], [1530626400, 1530630000]),
+        (["1530626400000", "1530630000000"], [1530626400, 1530630000]),
+        (["2018/07/03 14:00", "2018/07/03 15:00"], [1530626400, 1530630000]),
+        (["07/03/2018 14:00", "07/23/2018 14:00"], [1530626400, 1532354400]),
+        (["3/7/2018 14:00:00", "23/7/2018 14:00:00"], [1530626400, 1532354400]),
+        (["23.07.2018 14:00", "03.07.2018 14:00"], [1532354400, 1530626400]),
+        (["20180703140000", "20180703150000"], [1530626400, 1530630000]),
+        (["Tue, 03 Jul 2018 14:00:00 GMT"], [1530626400]),
+    ],
+)
+def test_times_are_read_where_they_can_be_read_in_one_way(stamps, expected):
+    np.testing.assert_allclose(parse_times(stamps, "x.csv"), expected)
+
+
+def test_a_day_that_may_be_a_month_is_refused_and_a_format_helps():
+    stamps = ["03/07/2018 14:00", "04/07/2018 14:00"]
+    with pytest.raises(ConfigError, match="--time-format"):
+        parse_times(stamps, "x.csv")
+    assert parse_times(stamps, "x.csv", "%d/%m/%Y %H:%M")[0] == 1530626400
+
+
+@given(st.lists(st.integers(0, 4_000_000_000), min_size=1, max_size=20))
+@settings(deadline=None, max_examples=50)
+def test_iso_times_survive_a_round_trip(seconds):
+    from datetime import datetime, timezone
+
+    stamps = [datetime.fromtimestamp(s, timezone.utc).isoformat() for s in seconds]
+    np.testing.assert_allclose(parse_times(stamps, "x"), seconds)
+
+
+def test_windows_beat_labels_and_columns_are_found_in_any_case(tmp_path):
+    write(tmp_path / "a" / "b.csv", [(t, 1, 1) for t in (0, 100, 200, 300)], "TimeStamp,VALUE,Is_Anomaly")
+    assert read_directory(tmp_path)[0].labels.tolist() == [1, 1, 1, 1]
+    (tmp_path / "windows.json").write_text(json.dumps({"a/b.csv": [["100", "200"]]}))
+    assert read_directory(tmp_path)[0].labels.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "no rows"), ("a,b\n1,2\n", "needs a time"), ("time,value\nyesterday,1\n", "is no time")],
+)
+def test_a_file_that_is_no_series_is_named(tmp_path, capsys, text, reason):
+    (tmp_path / "x.csv").write_text(text)
+    assert main(["detect", "score", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "x.csv" in err
+    assert reason in err
+
+
+def test_windows_of_an_unknown_file_are_refused(tmp_path):
+    write(tmp_path / "x.csv", [(0, 1, 0)])
+    (tmp_path / "windows.json").write_text('{"y.csv": []}')
+    with pytest.raises(ConfigError, match=r"y\.csv"):
+        read_directory(tmp_path)
+
+
+def test_quality_counts_points_events_and_delay():
+    times = 60.0 * np.arange(10)
+    labels = np.array([0, 0, 1, 1, 1, 0, 0, 1, 0, 0])
+    scores = np.array([np.nan, 0, 0.5, 2, 2, 2, 0, 0, 0, 3])
+    quality = judge(times, scores, labels)
+    assert (quality.hits, quality.false, quality.missed) == (2, 2, 2)
+    assert (quality.events, quality.found, quality.false_events) == (2, 1, 1)
+    assert quality.delay == 60
+    assert quality.f1 == pytest.approx(0.5)
+    assert quality.event_f1 == pytest.approx(0.5)
+    assert (quality + quality).events == 4
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_runs_cover_exactly_what_is_set(flags):
+    covered = np.zeros(len(flags), dtype=bool)
+    for begin, end in runs(np.array(flags, dtype=bool)):
+        assert begin < end
+        covered[begin:end] = True
+    assert covered.tolist() == flags
+
+
+def test_scores_are_written_row_by_row_at_the_same_paths(tmp_path, capsys):
+    values = sample("daily", len(HOURS), 3600.0, seed=5)
+    values[250:256] += 150
+    labels = np.zeros(len(HOURS), dtype=int)
+    labels[250:256] = 1
+    rows = [(f"{t:.0f}", f"{v:.3f}", label) for t, v, label in zip(HOURS, values, labels, strict=True)]
+    rows[100] = (rows[100][0], "", 0)
+    write(tmp_path / "in" / "deep" / "x.csv", rows)
+    code = main(["detect", "score", str(tmp_path / "in"), "--scores", str(tmp_path / "out"), "-o", "json"])
+    assert code == 0
+    total = json.loads(capsys.readouterr().out)["total"]
+    assert total["event_recall"] == 1.0
+    assert total["false_alerts_per_day"] == 0.0
+    with (tmp_path / "out" / "deep" / "x.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["timestamp"] for row in written] == [row[0] for row in rows]
+    assert [row["value"] for row in written] == [row[1] for row in rows]
+    assert written[0]["anomaly_score"] == ""
+    assert written[100]["anomaly_score"] == ""
+    assert float(written[251]["anomaly_score"]) > 1
+    assert float(written[300]["anomaly_score"]) < 1
