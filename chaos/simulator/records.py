@@ -77,8 +77,19 @@ class Counters(ctypes.Structure):
     ]
 
 
+class Clock(ctypes.Structure):
+    _fields_ = [
+        ("sim", c_int64),
+        ("boot", c_int64),
+        ("speed", c_double),
+        ("sim_before", c_int64),
+        ("speed_before", c_double),
+    ]
+
+
 class GpuState(ctypes.Structure):
     _fields_ = [
+        ("clock", Clock),
         ("workload", c_uint32),
         ("faults", c_uint32),
         ("processes", c_uint32),
@@ -89,10 +100,6 @@ class GpuState(ctypes.Structure):
         ("fault", Fault * MAX_FAULTS),
         ("process", Process * MAX_PROCESSES),
     ]
-
-
-class Clock(ctypes.Structure):
-    _fields_ = [("sim", c_int64), ("boot", c_int64), ("speed", c_double)]
 
 
 class Identity(ctypes.Structure):

@@ -208,6 +208,10 @@ class World:
             self.close()
 
     @property
+    def is_open(self) -> bool:
+        return self._control is not None
+
+    @property
     def _open_control(self) -> int:
         if self._control is None:
             raise VigilError(f"{self.path}: this World was closed")
@@ -300,8 +304,7 @@ class World:
 
     def now(self) -> float:
         """The simulated time, Unix seconds."""
-        clock = records.Clock()
-        self._library.gpuvigil_clock(self._open_control, ctypes.byref(clock))
+        clock = self._state(records.NODE).clock
         passed = (self._library.gpuvigil_boot_now() - clock.boot) * clock.speed
         return float(clock.sim + passed) / _NS
 
@@ -319,9 +322,7 @@ class World:
 
     def step(self, seconds: float) -> None:
         """Move the clock forward, at the speed it has."""
-        clock = records.Clock()
-        self._library.gpuvigil_clock(self._open_control, ctypes.byref(clock))
-        self.set_clock(clock.speed, seconds)
+        self.set_clock(self._state(records.NODE).clock.speed, seconds)
 
     def set_workload(self, workload: str, gpu: int | None = None) -> None:
         """Change what one GPU, or all, are doing; counters go on from where they are."""
@@ -538,7 +539,6 @@ def _library() -> ctypes.CDLL:
         "gpuvigil_header": (ctypes.POINTER(records.Header), [pointer]),
         "gpuvigil_identity": (ctypes.POINTER(records.Identity), [pointer, ctypes.c_uint]),
         "gpuvigil_read": (None, [pointer, ctypes.c_uint, ctypes.POINTER(records.GpuState)]),
-        "gpuvigil_clock": (None, [pointer, ctypes.POINTER(records.Clock)]),
         "gpuvigil_boot_now": (ctypes.c_int64, []),
         "gpuvigil_set": (
             ctypes.c_int64,

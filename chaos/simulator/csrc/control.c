@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 struct control {
@@ -18,31 +19,33 @@ struct control {
     struct world *world;
 };
 
-static struct view view_of(const struct world *world, const struct gpu_state *state, unsigned int cell, int64_t boot)
+#define COUNTERS (sizeof(struct counters) / sizeof(double))
+#define LEAD_NS (2 * FRESH_NS)
+
+/* All counters of a state at a moment of the boot clock, as readers see them. */
+static struct counters counters_of_state(const struct world *world, unsigned int cell, const struct gpu_state *state,
+                                         int64_t boot)
 {
-    struct view view = {.world = world, .id = &world->identity[cell % MAX_GPUS], .state = state, .gpu = cell, .mig = -1};
-    clock_read(world, &view.clock);
+    struct view view = {.world = world, .id = &world->identity[cell], .state = state, .gpu = cell, .mig = -1};
     view.boot = boot;
-    view.sim = sim_at(&view.clock, boot);
-    return view;
+    view.sim = sim_at(&state->clock, boot);
+    view_freeze(&view); /* frozen counters must not move either */
+    return counters_at(&view);
 }
 
-/* Puts into the base of `next` what its counters lose, at `boot`, against those of `old`. */
+/* Makes the counters of `next` those of `old` at `boot`. */
 static void keep_counters(const struct world *world, unsigned int cell, const struct gpu_state *old, struct gpu_state *next,
                           int64_t boot)
 {
     if (cell == NODE)
         return;
-    struct view before = view_of(world, old, cell, boot), after = view_of(world, next, cell, boot);
-    view_freeze(&before); /* frozen counters must not move either */
-    view_freeze(&after);
-    struct counters was = counters_at(&before);
-    double *base = (double *)&next->base;
+    struct counters was = counters_of_state(world, cell, old, boot);
     const double *wanted = (const double *)&was;
+    double *base = (double *)&next->base;
     for (int round = 0; round < 2; round++) { /* the second makes good what the first lost by rounding */
-        struct counters is = counters_at(&after);
+        struct counters is = counters_of_state(world, cell, next, boot);
         const double *have = (const double *)&is;
-        for (size_t i = 0; i < sizeof was / sizeof(double); i++)
+        for (size_t i = 0; i < COUNTERS; i++)
             if (round == 0)
                 base[i] += wanted[i] - have[i];
             else if (have[i] < wanted[i])
@@ -50,10 +53,36 @@ static void keep_counters(const struct world *world, unsigned int cell, const st
     }
 }
 
+/* Announces that these cells change at a moment a little ahead, and says which: until then the old state and the new
+ * one tell the same, after it no reader goes by the old one. While the simulated clock stands, now will do. */
+static int64_t announce(struct world *world, unsigned int first, unsigned int last)
+{
+    struct gpu_state state;
+    gpu_read(world, first, &state);
+    if (state.clock.speed == 0 && boot_now() >= state.clock.boot)
+        return boot_now();
+    for (;;) {
+        int64_t moment = boot_now() + LEAD_NS;
+        for (unsigned int cell = first; cell <= last; cell++)
+            __atomic_store_n(&world->cell[cell].closing, moment, __ATOMIC_RELEASE);
+        if (boot_now() <= moment - FRESH_NS) /* nobody who missed it can be at work beyond the moment */
+            return moment;
+    }
+}
+
+static void wait_until(int64_t boot)
+{
+    struct timespec pause = {0, 0};
+    for (int64_t left; (left = boot - boot_now()) > 0;) {
+        pause.tv_nsec = left < 999999999 ? left : 999999999;
+        nanosleep(&pause, NULL);
+    }
+}
+
 static void publish(struct world *world, unsigned int cell, const struct gpu_state *next)
 {
-    cell_write(&world->cell[cell].generation, world->cell[cell].slot, next, sizeof *next);
-    world_wake(world);
+    gpu_write(world, cell, next);
+    __atomic_store_n(&world->cell[cell].closing, 0, __ATOMIC_RELEASE);
 }
 
 /* Writes a fresh world to `path` (which must not exist). 0, or -errno. */
@@ -71,10 +100,11 @@ EXPORT int gpuvigil_create(const char *path, struct header *header, const struct
     memcpy(world->identity, identities, header->gpus * sizeof *identities);
     world->header.checksum = world_checksum(world);
     world->header.next_id = 1;
-    struct clock_state clock = {header->epoch, boot_now(), speed};
-    world->clock.slot[0] = clock;
+    struct clock_state clock = {header->epoch, boot_now(), speed, header->epoch, speed};
     for (unsigned int i = 0; i < header->gpus; i++)
         world->cell[i].slot[0] = first[i];
+    for (unsigned int i = 0; i <= NODE; i++)
+        world->cell[i].slot[0].clock = clock;
     int result = 0, file = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
     if (file < 0)
         result = -errno;
@@ -126,11 +156,6 @@ EXPORT void gpuvigil_read(const struct control *control, unsigned int cell, stru
     gpu_read(control->world, cell, out);
 }
 
-EXPORT void gpuvigil_clock(const struct control *control, struct clock_state *out)
-{
-    clock_read(control->world, out);
-}
-
 EXPORT int64_t gpuvigil_boot_now(void)
 {
     return boot_now();
@@ -173,28 +198,31 @@ static int drop_oldest(const struct world *world, unsigned int cell, struct gpu_
 EXPORT int64_t gpuvigil_set(struct control *control, unsigned int cell, uint32_t kind, int64_t delay, int64_t duration,
                             const double p[FAULT_PARAMETERS])
 {
+    struct world *world = control->world;
     struct gpu_state state;
     int64_t result = -ENOSPC;
-    if (kind == FAULT_NONE || kind >= KINDS || cell > NODE || (cell < NODE && cell >= control->world->header.gpus)
-        || delay < 0 || duration < 0)
+    if (kind == FAULT_NONE || kind >= KINDS || cell > NODE || (cell < NODE && cell >= world->header.gpus) || delay < 0
+        || duration < 0)
         return -EINVAL;
-    if (control->world->header.overlay && (duration == 0 || kind == VALUES_FROZEN || (kind == HANG && p[1] != 0)))
+    if (world->header.overlay && (duration == 0 || kind == VALUES_FROZEN || (kind == HANG && p[1] != 0)))
         return -EPERM; /* over a real driver every fault ends by itself */
     lock(control);
-    int64_t boot = boot_now();
-    gpu_read(control->world, cell, &state);
-    if (state.faults < MAX_FAULTS || drop_oldest(control->world, cell, &state, boot)) {
+    int64_t moment = announce(world, cell, cell);
+    gpu_read(world, cell, &state);
+    if (state.faults < MAX_FAULTS || drop_oldest(world, cell, &state, moment)) {
         struct fault *fault = &state.fault[state.faults++];
         memset(fault, 0, sizeof *fault);
         fault->kind = kind;
-        fault->id = __atomic_fetch_add(&control->world->header.next_id, 1, __ATOMIC_RELAXED);
-        fault->on = boot + delay;
+        fault->id = __atomic_fetch_add(&world->header.next_id, 1, __ATOMIC_RELAXED);
+        fault->on = moment + delay;
         fault->off = duration > 0 ? fault->on + duration : 0;
         fault->sim_on = fault->sim_off = UNKNOWN_TIME;
         memcpy(fault->p, p, sizeof fault->p);
         result = fault->id;
-        publish(control->world, cell, &state);
     }
+    publish(world, cell, &state);
+    wait_until(moment);
+    world_wake(world);
     unlock(control);
     return result;
 }
@@ -202,42 +230,41 @@ EXPORT int64_t gpuvigil_set(struct control *control, unsigned int cell, uint32_t
 /* Ends a fault now (id 0: all of the cell). It stays in the ring, ended, so that its past goes on counting. */
 EXPORT int gpuvigil_clear(struct control *control, unsigned int cell, uint32_t id)
 {
+    struct world *world = control->world;
     struct gpu_state state;
     int ended = 0;
     lock(control);
-    int64_t boot = boot_now();
-    gpu_read(control->world, cell, &state);
+    gpu_read(world, cell, &state);
+    int64_t moment = state.faults > 0 ? announce(world, cell, cell) : 0;
     for (uint32_t i = state.faults; i-- > 0;) {
         struct fault *fault = &state.fault[i];
-        if ((id != 0 && fault->id != id) || (fault->off != 0 && fault->off <= boot))
+        if ((id != 0 && fault->id != id) || (fault->off != 0 && fault->off <= moment))
             continue;
         ended++;
-        if (fault->on > boot) { /* it never came */
+        if (fault->on > moment) { /* it never came */
             memmove(fault, fault + 1, (state.faults - i - 1) * sizeof *fault);
             state.faults--;
         } else
-            fault->off = boot > fault->on ? boot : fault->on + 1;
+            fault->off = moment > fault->on ? moment : fault->on + 1;
     }
-    if (ended > 0)
-        publish(control->world, cell, &state);
+    if (moment != 0) {
+        publish(world, cell, &state);
+        wait_until(moment);
+        world_wake(world);
+    }
     unlock(control);
     return ended;
 }
 
 /* Fixes in the simulated time that was theirs the begin and end of faults that are past `boot`. */
-static void keep_times(struct world *world, int64_t boot, const struct clock_state *clock)
+static void keep_times(struct gpu_state *state, int64_t boot)
 {
-    for (unsigned int cell = 0; cell < world->header.gpus; cell++) {
-        struct gpu_state state;
-        gpu_read(world, cell, &state);
-        for (uint32_t i = 0; i < state.faults; i++) {
-            struct fault *fault = &state.fault[i];
-            if (fault->on <= boot && fault->sim_on == UNKNOWN_TIME)
-                fault->sim_on = sim_at(clock, fault->on);
-            if (fault->off != 0 && fault->off <= boot && fault->sim_off == UNKNOWN_TIME)
-                fault->sim_off = sim_at(clock, fault->off);
-        }
-        cell_write(&world->cell[cell].generation, world->cell[cell].slot, &state, sizeof state);
+    for (uint32_t i = 0; i < state->faults; i++) {
+        struct fault *fault = &state->fault[i];
+        if (fault->on <= boot && fault->sim_on == UNKNOWN_TIME)
+            fault->sim_on = sim_at(&state->clock, fault->on);
+        if (fault->off != 0 && fault->off <= boot && fault->sim_off == UNKNOWN_TIME)
+            fault->sim_off = sim_at(&state->clock, fault->off);
     }
 }
 
@@ -247,13 +274,18 @@ EXPORT int gpuvigil_set_clock(struct control *control, double speed, int64_t ste
     if (!(speed >= 0 && speed <= 1e6) || step < 0)
         return -EINVAL;
     lock(control);
-    struct clock_state clock;
-    int64_t boot = boot_now();
-    clock_read(control->world, &clock);
-    keep_times(control->world, boot, &clock);
-    struct clock_state next = {sim_at(&clock, boot) + step, boot, speed};
-    cell_write(&control->world->clock.generation, control->world->clock.slot, &next, sizeof next);
-    world_wake(control->world);
+    struct world *world = control->world;
+    int64_t moment = announce(world, 0, NODE);
+    for (unsigned int cell = 0; cell <= NODE; cell++) {
+        struct gpu_state state;
+        gpu_read(world, cell, &state);
+        int64_t sim = sim_at(&state.clock, moment);
+        keep_times(&state, moment);
+        state.clock = (struct clock_state){sim + step, moment, speed, sim, state.clock.speed};
+        publish(world, cell, &state);
+    }
+    wait_until(moment);
+    world_wake(world);
     unlock(control);
     return 0;
 }
@@ -261,17 +293,23 @@ EXPORT int gpuvigil_set_clock(struct control *control, double speed, int64_t ste
 /* Replaces workload, processes and MIG instances by those in `wanted`; faults and counters stay. */
 EXPORT void gpuvigil_change(struct control *control, unsigned int gpu, const struct gpu_state *wanted)
 {
+    struct world *world = control->world;
     struct gpu_state state, old;
     lock(control);
-    gpu_read(control->world, gpu, &state);
-    old = state;
-    state.workload = wanted->workload;
+    gpu_read(world, gpu, &old);
+    state = old;
     state.processes = wanted->processes;
     state.mig = wanted->mig;
     memcpy(state.process, wanted->process, sizeof state.process);
     memcpy(state.mig_slices, wanted->mig_slices, sizeof state.mig_slices);
-    keep_counters(control->world, gpu, &old, &state, boot_now());
-    publish(control->world, gpu, &state);
+    if (wanted->workload != old.workload) {
+        int64_t moment = announce(world, gpu, gpu);
+        state.workload = wanted->workload;
+        keep_counters(world, gpu, &old, &state, moment);
+        wait_until(moment); /* this change cannot be told beforehand: readers wait from the moment to the store */
+    }
+    publish(world, gpu, &state);
+    world_wake(world);
     unlock(control);
 }
 

@@ -135,7 +135,7 @@ void view_freeze(struct view *view)
     }
     if (first == NULL)
         return;
-    int64_t on = first->sim_on != UNKNOWN_TIME ? first->sim_on : sim_at(&view->clock, first->on);
+    int64_t on = first->sim_on != UNKNOWN_TIME ? first->sim_on : sim_at(&view->state->clock, first->on);
     view->sim = on < view->sim ? on : view->sim;
     view->boot = first->on;
 }
@@ -144,10 +144,10 @@ int fault_span(const struct view *view, const struct fault *fault, double *from,
 {
     if (fault->kind == FAULT_NONE || fault->on > view->boot)
         return 0;
-    int64_t on = fault->sim_on != UNKNOWN_TIME ? fault->sim_on : sim_at(&view->clock, fault->on);
+    int64_t on = fault->sim_on != UNKNOWN_TIME ? fault->sim_on : sim_at(&view->state->clock, fault->on);
     int64_t off = view->sim;
     if (fault->off != 0 && fault->off <= view->boot)
-        off = fault->sim_off != UNKNOWN_TIME ? fault->sim_off : sim_at(&view->clock, fault->off);
+        off = fault->sim_off != UNKNOWN_TIME ? fault->sim_off : sim_at(&view->state->clock, fault->off);
     *from = (double)(on / QUANTUM) * (QUANTUM / 1e9);
     *to = (double)(off / QUANTUM) * (QUANTUM / 1e9);
     double now = view_seconds(view);
@@ -402,7 +402,7 @@ static void count_fault(const struct view *view, const struct fault *fault, stru
     if (!fault_span(view, fault, &from, &to))
         return;
     double seconds = to - from;
-    unsigned int place = (unsigned int)positive(fault->p[1]);
+    unsigned int place = to_uint(fault->p[1]);
     switch (fault->kind) {
     case ECC_CORRECTED_RATE:
         out->ecc[ECC_CORRECTED][place < ECC_LOCATIONS ? place : ECC_DRAM] += floor(positive(fault->p[0]) * seconds);

@@ -12,7 +12,6 @@ struct view {
     const struct world *world;
     const struct identity *id;
     const struct gpu_state *state;
-    struct clock_state clock;
     unsigned int gpu;
     int mig;       /* MIG instance, -1 = the whole GPU */
     int64_t boot;  /* decides which faults act */

@@ -94,41 +94,34 @@ struct world *world_map(const char *path, int writable, char *why)
 }
 
 /* Copies the current slot. Acquire on every word keeps the second look at the generation behind them. */
-static void cell_read(const uint64_t *generation, const void *slots, void *out, size_t size)
+static void cell_read(const struct world *world, unsigned int cell, struct gpu_state *out)
 {
-    const uint64_t *words = slots;
-    uint64_t *to = out;
-    size_t count = size / 8;
+    const uint64_t *generation = &world->cell[cell].generation;
+    uint64_t *to = (uint64_t *)out;
     for (;;) {
         uint64_t seen = __atomic_load_n(generation, __ATOMIC_ACQUIRE);
-        const uint64_t *from = words + (seen & 1) * count;
-        for (size_t i = 0; i < count; i++)
+        const uint64_t *from = (const uint64_t *)&world->cell[cell].slot[seen & 1];
+        for (size_t i = 0; i < sizeof *out / 8; i++)
             to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
         if (__atomic_load_n(generation, __ATOMIC_RELAXED) == seen)
             return;
     }
 }
 
-/* Release on every word keeps it behind the store of the generation before. One writer at a time (file lock). */
-void cell_write(uint64_t *generation, void *slots, const void *value, size_t size)
+/* Release on every word keeps it behind the store of the generation before. */
+void gpu_write(struct world *world, unsigned int cell, const struct gpu_state *value)
 {
-    uint64_t next = __atomic_load_n(generation, __ATOMIC_RELAXED) + 1;
-    size_t count = size / 8;
-    uint64_t *to = (uint64_t *)slots + (next & 1) * count;
-    const uint64_t *from = value;
-    for (size_t i = 0; i < count; i++)
+    uint64_t next = __atomic_load_n(&world->cell[cell].generation, __ATOMIC_RELAXED) + 1;
+    uint64_t *to = (uint64_t *)&world->cell[cell].slot[next & 1];
+    const uint64_t *from = (const uint64_t *)value;
+    for (size_t i = 0; i < sizeof *value / 8; i++)
         __atomic_store_n(to + i, from[i], __ATOMIC_RELEASE);
-    __atomic_store_n(generation, next, __ATOMIC_RELEASE);
-}
-
-void clock_read(const struct world *world, struct clock_state *out)
-{
-    cell_read(&world->clock.generation, world->clock.slot, out, sizeof *out);
+    __atomic_store_n(&world->cell[cell].generation, next, __ATOMIC_RELEASE);
 }
 
 void gpu_read(const struct world *world, unsigned int cell, struct gpu_state *out)
 {
-    cell_read(&world->cell[cell].generation, world->cell[cell].slot, out, sizeof *out);
+    cell_read(world, cell, out);
     /* Whatever stands in the file, counts stay inside their arrays. */
     if (out->faults > MAX_FAULTS)
         out->faults = MAX_FAULTS;
@@ -151,13 +144,13 @@ uint64_t gpu_generation(const struct world *world, unsigned int cell)
 
 int64_t sim_at(const struct clock_state *clock, int64_t boot)
 {
-    double passed = (double)(boot - clock->boot) * clock->speed;
-    if (!(passed > 0))
-        passed = 0;
-    if (passed > 3e18)
-        passed = 3e18;
-    int64_t base = clock->sim < 0 ? 0 : clock->sim > INT64_MAX / 2 ? INT64_MAX / 2 : clock->sim;
-    return base + (int64_t)passed;
+    int before = boot < clock->boot;
+    int64_t base = before ? clock->sim_before : clock->sim;
+    double passed = (double)(boot - clock->boot) * (before ? clock->speed_before : clock->speed);
+    base = base < 0 ? 0 : base > INT64_MAX / 2 ? INT64_MAX / 2 : base; /* whatever stands in the file */
+    if (!(passed > -(double)base))
+        return 0;
+    return base + (passed < 3e18 ? (int64_t)passed : (int64_t)3e18);
 }
 
 void world_wait(const struct world *world, uint32_t seen, int64_t nanoseconds)

@@ -1,7 +1,7 @@
 /* The state file: one world of GPUs, mapped by every process that lives in it.
  *
- * Fixed at creation: header and identities (checked by a checksum). Changing: one cell per GPU, one for the node and
- * one for the clock. A cell is two slots and a generation word: the writer fills the slot that nobody reads, then
+ * Fixed at creation: header and identities (checked by a checksum). Changing: one cell per GPU, and one for the node.
+ * A cell is two slots and a generation word: the writer fills the slot that nobody reads, then
  * raises the generation, so a writer killed half-way leaves the last whole state. Words are copied with
  * acquire loads and release stores, which is what keeps this right on weakly ordered machines, and lets
  * ThreadSanitizer see it.
@@ -24,6 +24,10 @@
 #define MAX_MIG 7
 #define FAULT_PARAMETERS 4
 #define UNKNOWN_TIME INT64_MIN
+/* A reader looks at the boot clock this soon after it read the state, or reads again; writers count on it. */
+#define FRESH_NS 1000000
+/* How long readers wait for a writer that announced a change and has not made it: then it must be dead. */
+#define PATIENCE_NS 500000000
 
 enum workload { WORKLOAD_IDLE, WORKLOAD_TRAINING, WORKLOAD_INFERENCE, WORKLOADS };
 
@@ -100,18 +104,22 @@ struct counters {
     double remapped[2];               /* rows, by corrected and uncorrected errors */
 };
 
+/* The simulated clock. It stands in every cell, so that no reader sees a state with another state's clock. */
+struct clock_state {
+    int64_t sim, boot; /* at boot time `boot` the simulated clock said `sim` */
+    double speed;      /* simulated seconds per second; 0 = frozen */
+    int64_t sim_before; /* what it said just before, and the speed it had until then: a change is told ahead */
+    double speed_before;
+};
+
 struct gpu_state {
+    struct clock_state clock;
     uint32_t workload, faults, processes, mig; /* counts; mig = instances, 0 = MIG mode off */
     uint32_t mig_slices[MAX_MIG];
     uint32_t reserved;
     struct counters base;
     struct fault fault[MAX_FAULTS];
     struct process process[MAX_PROCESSES];
-};
-
-struct clock_state {
-    int64_t sim, boot; /* at boot time `boot` the simulated clock said `sim` */
-    double speed;      /* simulated seconds per second; 0 = frozen */
 };
 
 /* Constant facts of one GPU: its profile, and what tells it from its neighbours. */
@@ -146,13 +154,14 @@ struct header {
     uint32_t next_id, reserved;
 };
 
-#define CELL(type) struct { uint64_t generation; type slot[2]; }
-
 struct world {
     struct header header;
     struct identity identity[MAX_GPUS];
-    CELL(struct clock_state) clock;
-    CELL(struct gpu_state) cell[MAX_GPUS + 1];
+    struct {
+        uint64_t generation;
+        int64_t closing; /* boot time from which on the state is replaced, told by the writer ahead; 0 = it stays */
+        struct gpu_state slot[2];
+    } cell[MAX_GPUS + 1];
 };
 
 _Static_assert(sizeof(struct gpu_state) % 8 == 0, "a cell is copied by words");
@@ -164,10 +173,10 @@ void boot_id_read(char out[40]);
 
 int64_t boot_now(void);
 int64_t sim_at(const struct clock_state *clock, int64_t boot);
-void clock_read(const struct world *world, struct clock_state *out);
 void gpu_read(const struct world *world, unsigned int cell, struct gpu_state *out);
 uint64_t gpu_generation(const struct world *world, unsigned int cell);
-void cell_write(uint64_t *generation, void *slots, const void *value, size_t size);
+/* One writer at a time: the caller holds the lock on the file. */
+void gpu_write(struct world *world, unsigned int cell, const struct gpu_state *value);
 
 /* Sleeps until the world changes from `seen`, or `nanoseconds` passed. */
 void world_wait(const struct world *world, uint32_t seen, int64_t nanoseconds);

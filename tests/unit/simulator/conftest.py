@@ -59,8 +59,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
     yield create
     for world in made:
-        world.clear()
-        world.close()
+        if world.is_open:  # no thread of a test may go on hanging
+            world.clear()
+            world.close()
 
 
 @pytest.fixture
