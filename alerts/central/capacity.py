@@ -90,7 +90,7 @@ class CapacityWatch:
             if found.state == "warming_up":
                 continue
             warm += 1
-            for name, seconds in (("low", found.q10), ("expected", found.q50), ("high", found.q90)):
+            for name, seconds in (("low", found.low), ("expected", found.expected), ("high", found.high)):
                 if seconds is not None:
                     labels = labelled(key, {"monitor": settings.name, "bound": name})
                     lines.append(Line(EXHAUSTION, labels, seconds))

@@ -26,6 +26,7 @@ class Options:
         yearly: model the year; only with years of history.
         growth: "linear" or "flat".
         changepoints, changepoint_prior: how many places the trend may bend at, and how readily.
+        changepoint_range: share of the history in which it may.
         span: points over which online models forget.
         seed: every draw is reproducible.
     """
@@ -37,6 +38,7 @@ class Options:
     growth: Literal["linear", "flat"] = "linear"
     changepoints: int = 25
     changepoint_prior: float = 0.05
+    changepoint_range: float = 0.8
     span: int = 288
     seed: int = 1
 

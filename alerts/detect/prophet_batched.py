@@ -152,7 +152,13 @@ def recipe(times: Array, options: Options) -> Recipe:
     """The recipe for a history at these times."""
     daily, weekly = options.cycles(times)
     seasons = [season for season, on in ((YEARLY, options.yearly), (WEEKLY, weekly), (DAILY, daily)) if on]
-    return Recipe(options.growth, options.changepoints, 0.8, options.changepoint_prior, tuple(seasons))
+    return Recipe(
+        options.growth,
+        options.changepoints,
+        options.changepoint_range,
+        options.changepoint_prior,
+        tuple(seasons),
+    )
 
 
 def by_mask(values: Array, least: int) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:

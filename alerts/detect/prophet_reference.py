@@ -73,6 +73,7 @@ class ProphetReference:
                 yearly_seasonality=options.yearly,
                 growth=options.growth,
                 n_changepoints=options.changepoints,
+                changepoint_range=options.changepoint_range,
                 changepoint_prior_scale=options.changepoint_prior,
             )
             with warnings.catch_warnings():
