@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from agent.base.catalogue import Sample
+from agent.base.catalogue import Metric, Sample
 from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
@@ -27,6 +27,10 @@ from agent.gpu.series import FEATURES, SERIES
 
 FIRST_WAIT_S: Final = 5.0
 SCAN_EVERY_S: Final = 60.0
+
+
+Slot = tuple[int, Metric, tuple[str, ...], str]
+"""Place in a frame, metric, label values, and the key of the counter that adds up its steps ("" for none)."""
 
 
 class GpuSettings(Settings):
@@ -67,6 +71,7 @@ class Gpu:
         self._context = context
         self._on_bus: list[str] | None = None
         self._scanned = -SCAN_EVERY_S
+        self._layout: tuple[int, list[Slot]] = (-1, [])
         self._node.client.start()
         self._node.client.wait(min(FIRST_WAIT_S, settings.deadline / 2))
 
@@ -149,20 +154,35 @@ class Gpu:
     def _values(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
         if view.frame is None:
             return
-        values, synthetic, counters = iter(view.frame.values), self._node.label, self._node.counters
+        if self._layout[0] != view.frame.generation:
+            self._layout = (view.frame.generation, list(self._lay_out(described, inventory)))
+        values, counters = view.frame.values, self._node.counters
+        for slot, metric, labels, counter in self._layout[1]:
+            value = values[slot]
+            if value == value:
+                yield Sample(metric, labels, counters.add(counter, value) if counter else value)
+        if not self._node.synthetic:
+            yield from self._aer(described, inventory)
+
+    def _lay_out(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Slot]:
+        """What each slot of a frame becomes; the same until the next description."""
+        slot = -1
         for gpu in described["gpus"]:
             uuid = str(gpu["uuid"])
-            labels = (inventory.label(uuid), uuid, synthetic)
-            for key, value in zip(gpu["keys"], values, strict=False):
+            labels = (inventory.label(uuid), uuid, self._node.label)
+            for key in gpu["keys"]:
+                slot += 1
                 series = SERIES.get(key)
-                if series is None or value != value:
-                    continue
-                if series.accumulates:
-                    value = counters.add(f"{key}/{uuid}", value)
-                yield Sample(series.metric, (*labels, *series.labels), value)
-            if not synthetic:
-                for severity, errors in aer.read(self._settings.sys, str(gpu["pci"])).items():
-                    yield m.PCIE_AER.sample(counters.add(f"aer.{severity}/{uuid}", errors), *labels, severity)
+                if series is not None:
+                    counter = f"{key}/{uuid}" if series.accumulates else ""
+                    yield slot, series.metric, (*labels, *series.labels), counter
+
+    def _aer(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+        for gpu in described["gpus"]:
+            uuid = str(gpu["uuid"])
+            for severity, errors in aer.read(self._settings.sys, str(gpu["pci"])).items():
+                total = self._node.counters.add(f"aer.{severity}/{uuid}", errors)
+                yield m.PCIE_AER.sample(total, inventory.label(uuid), uuid, self._node.label, severity)
 
     def _processes(self, inventory: Inventory) -> Iterator[Sample]:
         synthetic = self._node.label

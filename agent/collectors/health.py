@@ -24,10 +24,10 @@ from agent.gpu.node import SHARED as GPU
 from agent.gpu.node import GpuNode
 from agent.health import baseline, document
 from agent.health.engine import Engine
-from agent.health.evidence import Minute
+from agent.health.evidence import Minute, Slots
 from agent.health.ledger import SHARED as XID
 from agent.health.ledger import XidNews
-from agent.health.verdict import Facts, State, Verdict
+from agent.health.verdict import BRAKE, HEAT, Facts, State, Verdict
 
 SAVE_EVERY_S: Final = 30.0
 
@@ -49,6 +49,7 @@ class Health:
         self._boot = boot_id(str(settings.proc))
         self._synthetic: bool | None = None
         self._engine = Engine(self._boot)
+        self._layouts: dict[int, Slots] = {}
         self._settled_stamp = (0, 0)
         self._signed_off = 0.0
         self._saved = 0.0
@@ -66,7 +67,7 @@ class Health:
             self._restore(node.synthetic)
         news = self._context.shared.get(XID)
         news = news if isinstance(news, XidNews) else XidNews((), "the xid collector has not reported")
-        minute = Minute(node.client.minute())
+        minute = Minute(node.client.minute(), self._layouts)
         facts = list(_facts(view, node.inventory, minute)) if node.inventory else []
         self._settle(facts)
         inventory = self._inventory(view)
@@ -167,7 +168,7 @@ def _facts(view: View, inventory: Inventory, minute: Minute) -> Iterator[Facts]:
         unsure = {*view.described["blind"], *(inventory.with_index(index) for index in view.described["skipped"])}
     for uuid, known in inventory.known.items():
         present = None if not view.fresh or view.frame is None or uuid in unsure else uuid in readings
-        throttled = minute.throttled(uuid)
+        throttled = minute.throttled(uuid, (*HEAT, *BRAKE))
         yield Facts(uuid, str(known.gpu), present, stuck.get(uuid), readings.get(uuid, {}), throttled)
 
 

@@ -248,8 +248,9 @@ class Child:
             raise Down(codes.UNKNOWN)
         for uuid, code in gone.items():
             self._lost[uuid] = (self._devices.pop(uuid).identity, code)
-        if gone or changed or turn % LAZY == 0:
+        if gone or changed:
             self._generation += 1
+        if gone or changed or turn % LAZY == 0:  # from time to time for the counts of errors alone
             self._describe()
         self._write(
             wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.plan.values for d in self._order])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from agent.gpu.wire import Frame
@@ -26,54 +26,77 @@ _THROTTLE: Final = "throttle."
 _IDLE: Final = "gpu_idle"
 
 
+Slots = dict[str, dict[str, int]]
+"""Where each reading of each GPU stands in a frame: by uuid, by key."""
+
+
 class Minute:
-    """The sweeps of the last minute, read once for all GPUs."""
+    """The sweeps of the last minute. Read only as far as somebody asks.
 
-    def __init__(self, frames: Iterable[tuple[Mapping[str, Any], Frame]]) -> None:
-        self._series: dict[str, dict[str, list[float]]] = {}
-        self._span: dict[str, tuple[float, float]] = {}
-        for described, frame in frames:
-            offset = 0
-            for gpu in described["gpus"]:
-                uuid, keys = str(gpu["uuid"]), gpu["keys"]
-                self._take(uuid, keys, frame, offset)
-                offset += len(keys)
+    Args:
+        frames: (description, sweep) pairs, oldest first.
+        layouts: a cache that the caller keeps from one minute to the next.
+    """
 
-    def _take(self, uuid: str, keys: list[str], frame: Frame, offset: int) -> None:
-        series = self._series.setdefault(uuid, {})
-        first, _ = self._span.get(uuid, (frame.wall, 0.0))
-        self._span[uuid] = (first, frame.wall)
-        for number, key in enumerate(keys, start=offset):
-            if (key in READINGS or key.startswith(_THROTTLE)) and number < len(frame.values):
-                value = frame.values[number]
-                if value == value:
-                    series.setdefault(key, []).append(value)
+    def __init__(
+        self, frames: Sequence[tuple[Mapping[str, Any], Frame]], layouts: dict[int, Slots] | None = None
+    ) -> None:
+        layouts = {} if layouts is None else layouts
+        needed = {frame.generation: described for described, frame in frames}
+        for generation in [old for old in layouts if old not in needed]:
+            del layouts[generation]
+        for generation, described in needed.items():
+            if generation not in layouts:
+                layouts[generation] = _slots(described)
+        self._frames = [(layouts[frame.generation], frame) for _, frame in frames]
 
-    def throttled(self, uuid: str) -> dict[str, float]:
+    def _series(self, uuid: str, key: str) -> list[float]:
+        """The key's values over the minute; sweeps without one are left out."""
+        found = []
+        for slots, frame in self._frames:
+            slot = slots.get(uuid, {}).get(key)
+            if slot is not None and slot < len(frame.values) and (value := frame.values[slot]) == value:
+                found.append(value)
+        return found
+
+    def throttled(self, uuid: str, reasons: Iterable[str]) -> dict[str, float]:
         """Share of the minute's sweeps in which each reason held the GPU's clocks down."""
-        return {
-            key.removeprefix(_THROTTLE): sum(values) / len(values)
-            for key, values in self._series.get(uuid, {}).items()
-            if key.startswith(_THROTTLE)
-        }
+        series = {reason: self._series(uuid, _THROTTLE + reason) for reason in reasons}
+        return {reason: sum(values) / len(values) for reason, values in series.items() if values}
 
     def summary(self, uuid: str) -> dict[str, Any]:
         """First, last, least and most of the readings that explain a fault, and what held clocks down."""
-        if uuid not in self._span:
+        own = [(slots[uuid], frame) for slots, frame in self._frames if uuid in slots]
+        if not own:
             return {}
-        series = self._series[uuid]
+        keys = {key for slots, _ in own for key in slots}
+        series = {key: values for key in READINGS if (values := self._series(uuid, key))}
+        reasons = sorted(key.removeprefix(_THROTTLE) for key in keys if key.startswith(_THROTTLE))
         return {
-            "from": self._span[uuid][0],
-            "to": self._span[uuid][1],
+            "from": own[0][1].wall,
+            "to": own[-1][1].wall,
             "readings": {
                 key: {"first": values[0], "last": values[-1], "min": min(values), "max": max(values)}
                 for key, values in series.items()
-                if key in READINGS
             },
             "throttled": {
-                reason: share for reason, share in self.throttled(uuid).items() if share > 0 and reason != _IDLE
+                reason: share
+                for reason, share in self.throttled(uuid, reasons).items()
+                if share > 0 and reason != _IDLE
             },
         }
+
+
+def _slots(described: Mapping[str, Any]) -> Slots:
+    found: Slots = {}
+    offset = 0
+    for gpu in described["gpus"]:
+        keys = gpu["keys"]
+        found[str(gpu["uuid"])] = {
+            key: offset + number for number, key in enumerate(keys) if key in READINGS or key.startswith(_THROTTLE)
+        }
+        offset += len(keys)
+    return found
 
 
 def lines(events: Iterable[Event], now: float) -> list[dict[str, Any]]:

@@ -88,6 +88,9 @@ class Facts:
         return value - mark if value >= mark else value
 
 
+HEAT: Final = ("hw_thermal", "hw_slowdown", "sw_thermal")
+BRAKE: Final = ("hw_power_brake",)
+"""Throttle reasons that speak against the machine."""
 COUNTERS: Final = ("ecc.uncorrected.volatile",)
 """Counters that somebody may declare settled."""
 
@@ -191,11 +194,11 @@ def _held_down(facts: Facts, reasons: tuple[str, ...], action: str) -> Finding |
 
 
 def _thermal(facts: Facts) -> Finding | None:
-    return _held_down(facts, ("hw_thermal", "hw_slowdown", "sw_thermal"), "CHECK_COOLING")
+    return _held_down(facts, HEAT, "CHECK_COOLING")
 
 
 def _power(facts: Facts) -> Finding | None:
-    return _held_down(facts, ("hw_power_brake",), "CHECK_MECHANICALS")
+    return _held_down(facts, BRAKE, "CHECK_MECHANICALS")
 
 
 _JUDGES: Final = {
