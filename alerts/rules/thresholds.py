@@ -58,7 +58,6 @@ class Timings(Model):
     healthz_slow: Timing = Timing(hold="30s", keep="2m")
     ttft_burn_fast: Timing = Timing(hold="2m", keep="5m")
     ttft_burn_slow: Timing = Timing(hold="15m")
-    ttft_unmeasured: Timing = Timing(hold="1h")
     training_eta_deviates: Timing = Timing(hold="10m", keep="30m")
     checkpoint_stale: Timing = Timing()
     disk_full_14d: Timing = Timing(hold="1h", keep="6h")
