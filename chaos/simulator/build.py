@@ -79,7 +79,8 @@ def build(
             return folder
         stamp.unlink(missing_ok=True)
         sources = [SOURCES / name for name in _LIBRARIES[target]]
-        further = [f"-Wl,-soname,{LIBRARY}", *flags]
+        # Bsymbolic: calls from the library to itself stay in it, whatever else the process has loaded.
+        further = [f"-Wl,-soname,{LIBRARY}", "-Wl,-Bsymbolic", *flags]
         if real is not None:
             sources.append(_forwarding(folder, symbols))
             further.append(f"-Wl,--version-script={_exports(folder, symbols)}")

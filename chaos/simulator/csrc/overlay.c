@@ -53,7 +53,7 @@ __attribute__((constructor)) static void open_real(void)
         fprintf(stderr, "gpuvigil overlay: GPUVIGIL_SIM_REAL=%s is the overlay itself\n", path);
     else {
         int flags = RTLD_NOW | RTLD_LOCAL;
-#ifndef __SANITIZE_ADDRESS__
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ /* they forbid it */
         flags |= RTLD_DEEPBIND; /* its calls to itself must not come back to us */
 #endif
         library = dlopen(path, flags);

@@ -1,7 +1,8 @@
 /* Eight threads read all that there is while one writes; built by test_sim_stress.py with a sanitizer, or for valgrind.
  *
- *     stress STATE SECONDS [ROUNDS]
+ *     stress STATE SECONDS [ROUNDS [OVERLAY-STATE]]
  *
+ * With the overlay's state (then built from the overlay's sources) the writer writes to both worlds.
  * The writer changes workload, processes, MIG, clock and faults through the control library's own functions. Readers
  * check what must hold: counters never step back, memory adds up, no process list has a torn row. */
 #define _GNU_SOURCE
@@ -172,20 +173,25 @@ int main(int count, char **words)
         pthread_create(&thread[i], NULL, reader, NULL);
     pthread_create(&thread[READERS], NULL, listener, NULL);
     clock_gettime(CLOCK_MONOTONIC, &now);
+    struct control *overlay = count > 4 ? gpuvigil_open(words[4], why) : NULL;
+    MUST(count < 5 || overlay != NULL);
     time_t end = now.tv_sec + atoi(words[2]);
     unsigned int round = 0, least = count > 3 ? (unsigned int)atoi(words[3]) : 100;
     for (; now.tv_sec < end || round < least; round++) {
         write_once(control, round);
+        if (overlay != NULL)
+            write_once(overlay, round + 1);
         nanosleep(&pause, NULL);
         clock_gettime(CLOCK_MONOTONIC, &now);
     }
     __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
-    for (unsigned int gpu = 0; gpu <= NODE; gpu++)
-        if (gpu < GPUS || gpu == NODE)
-            gpuvigil_clear(control, gpu, 0);
+    for (unsigned int gpu = 0; gpu < GPUS; gpu++)
+        gpuvigil_clear(control, gpu, 0);
     for (int i = 0; i <= READERS; i++)
         pthread_join(thread[i], NULL);
     gpuvigil_close(control);
+    if (overlay != NULL)
+        gpuvigil_close(overlay);
     printf("%u rounds\n", round);
     return 0;
 }
