@@ -96,12 +96,12 @@ class Gpu:
             yield m.EXPECTED.sample(expected, synthetic)
         if inventory is not None:
             yield m.KNOWN.sample(len(inventory.known), synthetic)
-            yield from self._stuck(view, inventory)
-            if view.up and view.fresh and view.described is not None:
-                yield m.DRIVER_INFO.sample(1, synthetic, *(view.versions[k] for k in ("driver", "nvml", "cuda")))
-                yield from self._existence(view, view.described, inventory)
-                yield from self._values(view, view.described, inventory)
-                yield from self._processes(inventory)
+        yield from self._stuck(view, inventory)
+        if inventory is not None and view.up and view.fresh and view.described is not None:
+            yield m.DRIVER_INFO.sample(1, synthetic, *(view.versions[k] for k in ("driver", "nvml", "cuda")))
+            yield from self._existence(view, view.described, inventory)
+            yield from self._values(view, view.described, inventory)
+            yield from self._processes(inventory)
         if not view.up and (expected or view.stuck):
             reason = "driver_hung" if view.stuck else codes.name(view.code) if view.code else "child_ended"
             raise PartialFailure(reason, f"NVML does not answer: {reason}")
@@ -117,13 +117,13 @@ class Gpu:
                 return len(self._on_bus)
         return inventory.most if inventory else None
 
-    def _stuck(self, view: View, inventory: Inventory) -> Iterator[Sample]:
+    def _stuck(self, view: View, inventory: Inventory | None) -> Iterator[Sample]:
         synthetic, seen = self._node.label, set()
         for stuck in view.stuck:
             seen.add(stuck.uuid)
-            label = inventory.label(stuck.uuid)
+            label = inventory.label(stuck.uuid) if inventory else ""
             yield m.DRIVER_STUCK.sample(stuck.seconds(), label, stuck.uuid, synthetic, stuck.call)
-        for uuid, known in inventory.known.items():
+        for uuid, known in inventory.known.items() if inventory else ():
             if uuid not in seen:
                 yield m.DRIVER_STUCK.sample(0, str(known.gpu), uuid, synthetic, "")
 

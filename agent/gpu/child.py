@@ -95,6 +95,8 @@ class Child:
         give_up = time.monotonic() + patience
         while True:
             try:
+                self._library.load()
+                self._send(wire.STATE, {"up": None, "code": 0, "synthetic": self._library.synthetic, **self._versions})
                 self._library.open()
                 break
             except Down as down:

@@ -340,13 +340,16 @@ class Client:
                 self._processes = {**self._processes, message["uuid"]: rows}
 
     def _hear_state(self, message: dict[str, Any]) -> None:
+        synthetic = message.get("synthetic")
+        if message["up"] is None:  # loaded, and about to be initialised
+            self._change(synthetic=bool(synthetic))
+            return
         up, code = bool(message["up"]), int(message["code"])
         if up != self._view.up or code != self._view.code:
             if up:
                 LOG.info("NVML is up: driver %s", message["driver"])
             else:
                 LOG.warning("NVML is down: %s", codes.name(code))
-        synthetic = message.get("synthetic")
         self._change(
             up=up,
             code=code,

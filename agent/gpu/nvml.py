@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic_ns
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pynvml
 
@@ -20,6 +20,7 @@ from agent.gpu.readings import NUMBER
 from agent.gpu.wire import begin
 
 T = TypeVar("T")
+NAME: Final = "libnvidia-ml.so.1"
 
 
 class Down(Exception):
@@ -45,18 +46,27 @@ class Library:
         self.lane = lane
         self._path = path
 
+    def load(self) -> None:
+        """Load the library as nvidia-ml-py would, but apart from initialising it.
+
+        Whether it is the simulator is then known even where initialising never returns.
+
+        Raises:
+            Down: there is no library.
+        """
+        if pynvml.nvmlLib is None:
+            try:
+                pynvml.nvmlLib = ctypes.CDLL(self._path or NAME)
+            except OSError:
+                raise Down(codes.LIBRARY_NOT_FOUND) from None
+
     def open(self) -> None:
         """Initialise NVML, which opens no GPU yet.
 
         Raises:
-            Down: no library, no driver, or a library that does not fit the driver.
+            Down: no driver, or a library that does not fit it.
         """
         with self.calling("nvmlInit"):
-            if self._path and pynvml.nvmlLib is None:
-                try:
-                    pynvml.nvmlLib = ctypes.CDLL(self._path)
-                except OSError:
-                    raise Down(codes.LIBRARY_NOT_FOUND) from None
             try:
                 pynvml.nvmlInit()
             except pynvml.NVMLError as error:

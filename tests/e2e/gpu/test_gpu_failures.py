@@ -1,6 +1,7 @@
 """True under failure: each fault of the driver as the simulator plays it, and how the agent comes out of it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -78,6 +79,39 @@ def test_a_hung_call_is_named_and_the_rest_goes_on(make_node):
     node.world.clear(fault)
     page = node.until_whole()
     assert page.one("gpuvigil_gpu_driver_stuck_seconds", gpu="5") == 0
+
+
+HANGS_AT_INIT = """
+#include <unistd.h>
+const char gpuvigil_sim[] = "simulated";
+int nvmlInitWithFlags(unsigned int flags) { (void)flags; for (;;) pause(); }
+"""
+
+
+def test_a_driver_that_hangs_while_it_is_initialised(make_node, tmp_path):
+    """The agent starts on a wedged driver: it says which call, and knows its GPUs from before.
+
+    The simulator hangs by GPU, so a library that does nothing but hang plays this one.
+    """
+    node = make_node(world={"gpus": 2})
+    node.until_whole(2)
+    node.stop()
+    source, library = tmp_path / "hang.c", tmp_path / "libhang.so"
+    source.write_text(HANGS_AT_INIT)
+    compiler = shutil.which("cc") or shutil.which("gcc") or "clang"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    node.settings |= {"library": str(library), "open_deadline": "1s"}
+    node.start()
+    page = node.until(lambda page: page.failed == "driver_hung")
+    (labels,) = (dict(key) for key, value in page.all("gpuvigil_gpu_driver_stuck_seconds").items() if value > 0)
+    assert labels == {"call": "nvmlInit", "synthetic": "true"}
+    assert page.one("gpuvigil_gpu_known") == page.one("gpuvigil_gpu_expected") == 2
+    assert page.up() == {}
+    node.stop()
+    del node.settings["library"]
+    node.start()
+    page = node.until_whole(2)
+    assert set(page.all("gpuvigil_gpu_driver_stuck_seconds").values()) == {0}
 
 
 def test_collecting_never_waits_for_the_driver(make_node):
