@@ -7,6 +7,7 @@ GPU sits on which bus id is known from the inventory), and events count where th
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,16 +23,21 @@ from agent.base.drillfile import boot_id
 from agent.base.hardfaults import XID_ACTIONS
 from agent.gpu.inventory import Inventory, path_of
 from agent.gpu.node import SHARED, GpuNode
+from agent.health.kernel_lines import PATTERNS, kind_of
 from agent.health.kmsg import KernelLog, Record
 from agent.health.ledger import SHARED as NEWS
 from agent.health.ledger import Ledger, XidNews
-from agent.health.xid_lines import UuidLine, XidLine, continues, parse
+from agent.health.xid_lines import SxidLine, UuidLine, XidLine, continues, parse
 
 RECORDS_A_RUN: Final = 20_000
 PATIENCE_S: Final = 10.0
 """How long to wait for the child to say whether it reads a driver or the simulator."""
 SAVE_CURSOR_EVERY_S: Final = 30.0
 MESSAGE_PARTS: Final = 3
+MOST_SWITCH_SERIES: Final = 64
+POLL_S: Final = 0.05
+FIRST_WAIT_S: Final = 3.0
+"""The very first run waits this long for the gpu collector to say which backend it reads."""
 
 
 class XidSettings(Settings):
@@ -56,6 +62,8 @@ class XidCollector:
         self._inventory: Inventory | None = None
         self._learned: dict[str, str] = {}
         self._pending: list[str] = []
+        self._kinds: Counter[str] = Counter()
+        self._switches: Counter[tuple[str, str, str, str, str]] = Counter()
         self._saved = time.monotonic()
 
     def close(self) -> None:
@@ -65,11 +73,13 @@ class XidCollector:
             self._log.close()
 
     def collect(self) -> Iterable[Sample]:
+        if self._synthetic is None:
+            self._wait_for_backend()
         node = self._node()
         if not self._choose(node):
             return
         assert self._log is not None
-        now, before = time.time(), sum(self._ledger.actions.values())
+        now, before = time.time(), self._counted()
         failure = None
         for event in node.client.take_xids() if node else ():
             self._ledger.from_driver(event, bool(self._synthetic))
@@ -80,13 +90,20 @@ class XidCollector:
         for record in records:
             self._line(record)
         self._ledger.settle(now)
-        changed = sum(self._ledger.actions.values()) != before
-        if changed or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
+        if self._counted() != before or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
         self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""))
         yield from self._samples()
         if failure is not None:
             raise failure
+
+    def _wait_for_backend(self) -> None:
+        deadline = self._started + FIRST_WAIT_S
+        while time.monotonic() < deadline and ((node := self._node()) is None or node.synthetic is None):
+            time.sleep(POLL_S)
+
+    def _counted(self) -> int:
+        return sum(self._ledger.actions.values()) + sum(self._kinds.values()) + sum(self._switches.values())
 
     def _node(self) -> GpuNode | None:
         node = self._context.shared.get(SHARED)
@@ -94,13 +111,13 @@ class XidCollector:
 
     def _choose(self, node: GpuNode | None) -> bool:
         """Take up the ledger of the backend; False while it is not known which that is."""
-        synthetic = node.synthetic if node else False
+        synthetic = node.synthetic if node else None
         if synthetic is None:
             synthetic = self._synthetic
-            if synthetic is None:
-                if time.monotonic() - self._started < PATIENCE_S:
-                    return False
-                synthetic = False
+        if synthetic is None:
+            if time.monotonic() - self._started < PATIENCE_S:
+                return False
+            synthetic = False
         if synthetic != self._synthetic:
             if self._log is not None:
                 self._save()
@@ -114,6 +131,8 @@ class XidCollector:
             finally:
                 self._log = KernelLog(self._settings.kmsg, self._boot, stored.get("cursor"))
             self._learned = {str(k): str(v) for k, v in stored.get("buses", {}).items()}
+            self._kinds = Counter({str(k): int(v) for k, v in stored.get("kinds", {}).items()})
+            self._switches = Counter({tuple(row[:5]): int(row[5]) for row in stored.get("switches", ())})
         known = node.inventory if node else None
         if known is not None:
             self._inventory = known
@@ -129,7 +148,13 @@ class XidCollector:
         """Counts and place in the log, in one file: neither can run ahead of the other."""
         assert self._log is not None
         self._saved = time.monotonic()
-        state: dict[str, Any] = {**self._ledger.dump(), "cursor": self._log.state(), "buses": self._learned}
+        state: dict[str, Any] = {
+            **self._ledger.dump(),
+            "cursor": self._log.state(),
+            "buses": self._learned,
+            "kinds": dict(self._kinds),
+            "switches": [[*key, count] for key, count in self._switches.items()],
+        }
         statefile.save(self._path, state)
 
     def _line(self, record: Record) -> None:
@@ -145,11 +170,22 @@ class XidCollector:
         else:
             self._pending = []
         said = parse(text)
-        if isinstance(said, UuidLine):
+        if not record.user and (kind := kind_of(text)):
+            self._kinds[kind] += 1
+        if isinstance(said, SxidLine):
+            self._switch(said, record)
+        elif isinstance(said, UuidLine):
             self._learned[said.pci] = said.uuid
         elif isinstance(said, XidLine):
             synthetic = bool(self._synthetic) or record.user
             self._ledger.from_kernel(said, self._uuid(said.pci), record.time, synthetic)
+
+    def _switch(self, said: SxidLine, record: Record) -> None:
+        """Lines that tell a severity are events; those that follow with data are not."""
+        synthetic = "true" if self._synthetic or record.user else ""
+        key = (said.switch, said.pci, str(said.sxid), said.severity, synthetic)
+        if said.severity and (key in self._switches or len(self._switches) < MOST_SWITCH_SERIES):
+            self._switches[key] += 1
 
     def _uuid(self, pci: str) -> str:
         return (self._inventory.at(pci) if self._inventory else "") or self._learned.get(pci, "")
@@ -170,6 +206,10 @@ class XidCollector:
             yield m.XID_CODES.sample(count, *self._labels(uuid, synthetic), str(xid), action)
         for (uuid, synthetic, xid), last in ledger.last.items():
             yield m.XID_LAST.sample(last, *self._labels(uuid, synthetic), str(xid))
+        for key, count in self._switches.items():
+            yield m.SXID_EVENTS.sample(count, *key)
+        for kind in PATTERNS:
+            yield m.KERNEL_EVENTS.sample(self._kinds[kind], kind)
         yield m.KERNEL_RECORDS.sample(self._log.records)
         yield m.KERNEL_LOST.sample(self._log.lost)
 

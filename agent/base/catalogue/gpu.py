@@ -364,7 +364,22 @@ XID_LAST = Metric(
     budget=128,
 )
 
-# kernel log, as far as it is read for Xids
+SXID_EVENTS = Metric(
+    "gpuvigil_nvswitch_sxid_events",
+    "counter",
+    "NVSwitch errors (SXid) in the kernel log; severity fatal or non-fatal. A switch belongs to no GPU.",
+    labels=("switch", "pci_bus_id", "sxid", "severity", "synthetic"),
+    budget=64,
+)
+
+# kernel log
+KERNEL_EVENTS = Metric(
+    "gpuvigil_kernel_events",
+    "counter",
+    "Lines of trouble in the kernel log by kind, Xids apart; 0 from start-up for every kind.",
+    labels=("kind",),
+    budget=64,
+)
 KERNEL_RECORDS = Metric("gpuvigil_kernel_log_records", "counter", "Kernel log records read.")
 KERNEL_LOST = Metric(
     "gpuvigil_kernel_log_lost_records", "counter", "Kernel log records that were overwritten or damaged before reading."

@@ -141,3 +141,22 @@ def test_a_flood_of_xids_makes_no_flood_of_series(make_node):
     assert len(page.all(CODES)) <= 128
     assert len(page.all(TOTAL)) <= 8 * 40
     assert sum(page.all(TOTAL).values()) == pytest.approx(30_000, abs=10)
+
+
+def test_switch_errors_and_kernel_trouble(make_node):
+    node = make_node(world={"gpus": 1})
+    page = node.until(lambda page: page.all("gpuvigil_kernel_events_total"))
+    assert set(page.all("gpuvigil_kernel_events_total").values()) == {0}
+    write(node, "nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Fatal, Link 48 LTSSM Fault Up")
+    write(node, "nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Data {0x50610002, 0x10100030}")
+    write(node, "INFO: task nvidia-smi:2024 blocked for more than 120 seconds.", facility=0)
+    write(node, "INFO: task faked:1 blocked for more than 120 seconds.", facility=1)
+    page = node.until(lambda page: page.one("gpuvigil_kernel_log_records_total") == 4)
+    assert (
+        page.one("gpuvigil_nvswitch_sxid_events_total", switch="nvidia-nvswitch1", sxid="20034", severity="fatal") == 1
+    )
+    assert page.one("gpuvigil_kernel_events_total", kind="hung_task") == 1
+    node.restart()
+    page = node.until(lambda page: page.all("gpuvigil_kernel_events_total"))
+    assert page.one("gpuvigil_kernel_events_total", kind="hung_task") == 1
+    assert page.one("gpuvigil_nvswitch_sxid_events_total", switch="nvidia-nvswitch1") == 1

@@ -1,0 +1,76 @@
+"""The xid collector without any GPU collector beside it: the kernel log alone, on a real driver's terms."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.base.catalogue import Sample
+from agent.base.collector import Context, PartialFailure
+from agent.collectors import xid
+from agent.collectors.xid import XidCollector, XidSettings
+from agent.intake import Intake
+
+
+@pytest.fixture
+def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> XidCollector:
+    monkeypatch.setattr(xid, "FIRST_WAIT_S", 0.0)  # nobody will say which backend this is
+    monkeypatch.setattr(xid, "PATIENCE_S", 0.0)
+    (tmp_path / "kmsg").touch()
+    return XidCollector(XidSettings(kmsg=tmp_path / "kmsg"), Context(str(tmp_path / "state"), str(tmp_path)))
+
+
+def page(collector: XidCollector) -> dict[str, float]:
+    intake = Intake(strict=True)
+    intake.begin()
+    for sample in collector.collect():
+        intake.add(sample)
+    return {start.strip(): value for family in intake.end().values() for start, value in family.lines.items()}
+
+
+def write(path: Path, text: str, facility: int = 0) -> None:
+    usec = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+    with path.open("a") as file:
+        file.write(f"{facility * 8 + 3},1,{usec},-;{text}\n")
+
+
+def test_an_xid_on_an_unknown_bus_id_is_counted(collector: XidCollector, tmp_path: Path) -> None:
+    write(tmp_path / "kmsg", "NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus.")
+    assert page(collector)['gpuvigil_gpu_xid_events_total{uuid="PCI-0000:41:00",action="RESTART_BM"}'] == 1
+
+
+def test_the_drivers_own_line_says_which_gpu_sits_there(collector: XidCollector, tmp_path: Path) -> None:
+    uuid = "GPU-509665ad-b600-ac93-3616-d754b23d636d"
+    write(tmp_path / "kmsg", f"NVRM: GPU at PCI:0000:41:00: {uuid}")
+    write(tmp_path / "kmsg", "NVRM: Xid (PCI:0000:41:00): 31, pid=1, name=a, MMU Fault")
+    assert page(collector)[f'gpuvigil_gpu_xid_codes_total{{uuid="{uuid}",xid="31",action="RESTART_APP"}}'] == 1
+
+
+def test_a_line_that_a_process_wrote_is_synthetic(collector: XidCollector, tmp_path: Path) -> None:
+    write(tmp_path / "kmsg", "NVRM: Xid (PCI:0000:41:00): 79, drill", facility=1)
+    found = {name: value for name, value in page(collector).items() if name.startswith("gpuvigil_gpu_xid_codes")}
+    assert found == {
+        'gpuvigil_gpu_xid_codes_total{uuid="PCI-0000:41:00",synthetic="true",xid="79",action="RESTART_BM"}': 1
+    }
+
+
+def test_no_kernel_log_is_a_failure_and_the_rest_stays(collector: XidCollector, tmp_path: Path) -> None:
+    (tmp_path / "kmsg").unlink()
+    samples: list[Sample] = []
+
+    def collect() -> None:
+        for sample in collector.collect():
+            samples.append(sample)
+
+    with pytest.raises(PartialFailure, match="kmsg"):
+        collect()
+    assert "gpuvigil_kernel_log_records_total" in [sample.metric.name for sample in samples]
+
+
+def test_a_damaged_state_is_a_failure_once(collector: XidCollector, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "xids-nvml.json").write_text('{"actions": [[1]]}')
+    with pytest.raises(PartialFailure, match="not a ledger"):
+        list(collector.collect())
+    write(tmp_path / "kmsg", "NVRM: Xid (PCI:0000:41:00): 31, MMU Fault")
+    assert sum(value for name, value in page(collector).items() if name.startswith("gpuvigil_gpu_xid_events")) == 1
