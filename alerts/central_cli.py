@@ -42,11 +42,13 @@ def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help=f"YAML file (default: {DEFAULT} if there, else defaults)")
 
 
+def _path(given: str | None) -> str | None:
+    return DEFAULT if given is None and Path(DEFAULT).exists() else given
+
+
 def _load(path: str | None) -> Settings:
     from alerts.central.settings import Settings
 
-    if path is None and Path(DEFAULT).exists():
-        path = DEFAULT
     return config.load(Settings, path)
 
 
@@ -54,29 +56,32 @@ def _run(args: argparse.Namespace) -> int:
     from alerts.central.pool import one_thread
 
     one_thread()
-    from alerts.central.serve import serve
+    from alerts.central.serve import Process
     from alerts.central.service import Central
 
     logging_setup.setup(args.log_level, args.log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    settings = _load(args.config)
-    asyncio.run(serve(Central(settings)))
+    path = _path(args.config)
+    process = Process(Central(_load(path)), lambda: _load(path), Path(path) if path else None)
+    asyncio.run(process.run())
     # Turns that still wait for Prometheus hold nothing worth waiting for.
     sys.stderr.flush()
     os._exit(int(Exit.GOOD))
 
 
 def _check(args: argparse.Namespace) -> int:
+    from alerts.central.presets import monitors_of
     from alerts.central.promread import Reader, ReadError
     from alerts.central.settings import Capacity, Monitor
 
-    settings = _load(args.config)
+    settings = _load(_path(args.config))
     if args.offline:
-        print(f"good: {len(settings.monitors)} monitors, {len(settings.capacity)} capacity forecasts")
+        number = len(settings.monitors) + len(monitors_of(settings))
+        print(f"good: {number} monitors, {len(settings.capacity)} capacity forecasts")
         return Exit.GOOD
     reader = Reader(settings.prometheus)
     bad = 0
-    everything: list[Monitor | Capacity] = [*settings.monitors, *settings.capacity]
+    everything: list[Monitor | Capacity] = [*settings.monitors, *monitors_of(settings), *settings.capacity]
     for watched in everything:
         limit = watched.series_limit or settings.prometheus.series_limit
         try:

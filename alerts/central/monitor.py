@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from agent.base.catalogue.central import SCORE, YHAT, YHAT_LOWER, YHAT_UPPER
-from agent.base.log import OnChange
-from alerts.central import masks
+from alerts.central.history import Bounds, History
 from alerts.central.page import Line, labelled
-from alerts.central.promread import Labels, Reader, ReadError
-from alerts.central.ring import Ring
+from alerts.central.promread import Labels, Reader
 from alerts.central.schedule import share
 from alerts.central.settings import Monitor
+from alerts.central.watching import View, Watching
 from alerts.detect.bands import Array, Bands, Floors, anomaly_score
 from alerts.detect.model import Fitted, Options, model
-
-log = logging.getLogger(__name__)
-
-State = Literal["ok", "warming_up", "no_data", "stale", "error"]
-STATES: tuple[State, ...] = ("ok", "warming_up", "no_data", "stale", "error")
-
-NOT_RUN = "not run yet"
-
-REREAD = 2
-"""Rows read again each time, for samples that came late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +44,6 @@ class Scored:
     scores: Array
 
 
-@dataclass(slots=True)
-class View:
-    """What is shown of a monitor: replaced whole, so that a page never sees half a turn."""
-
-    state: State = "warming_up"
-    why: str = NOT_RUN
-    series: int = 0
-    last_run: float = 0.0
-    duration: float = 0.0
-    fitted_at: float = 0.0
-    lines: list[Line] = field(default_factory=list)
-
-
 def learn(name: str, options: Options, times: Array, values: Array, ahead: Array) -> tuple[Bands, Fitted | None]:
     """Fit in a worker process. Returns the forecast at `ahead` (H,) and, of online models, what they know."""
     chosen = model(name)
@@ -79,94 +53,45 @@ def learn(name: str, options: Options, times: Array, values: Array, ahead: Array
     return fitted.forecast(ahead), None
 
 
-class Watch:
-    """A monitor's life. `turn` is called by the scheduler, never twice at once; `view` may be read any time."""
+class Watch(Watching):
+    """A monitor's life: new points, scores in order, and a model that is fitted again when due."""
 
     def __init__(
         self,
         settings: Monitor,
         reader: Reader,
         submit: Callable[..., Future[Any]],
+        bounds: Bounds | None = None,
         *,
-        mask_tail: float = 0.0,
-        series_limit: int = 10_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(settings.name, clock)
         self.settings = settings
-        self.view = View()
-        self._reader = reader
+        self.history = History(settings, reader, bounds or Bounds())
         self._submit = submit
-        self._clock = clock
-        self._mask_tail = mask_tail
-        self._limit = settings.series_limit or series_limit
         self._model = model(settings.model)
         self._options = Options(
             interval=settings.interval, daily=settings.daily, weekly=settings.weekly, span=settings.span
         )
         self._floors = Floors(settings.min_dev_abs, settings.min_dev_rel)
-        self._ring = Ring(settings.length, settings.step)
         self._scored: int | None = None
         self._latest: Scored | None = None
         self._forecast: Forecast | None = None
         self._pending: Future[tuple[Bands, Fitted | None]] | None = None
         self._pending_for: tuple[tuple[Labels, ...], int] = ((), 0)
         self._next_fit = 0.0
-        self._error = OnChange(logging.getLogger(f"{__name__}.{settings.name}"))
         self._fit_error = ""
-        self._lock = threading.Lock()
 
-    # --- one turn -------------------------------------------------------------------------------------------
-
-    def turn(self) -> str:
-        """Read, mask, score, fit when due; returns the outcome ("ok" or a reason) and never raises on bad input."""
-        with self._lock:
-            begin, now = time.monotonic(), self._clock()
-            outcome = "ok"
-            try:
-                self._take_fit()
-                fresh = self._read(now)
-                self._start_fit(now)
-                view = self._decide(now, fresh)
-                self._error.good("reading again", monitor=self.settings.name)
-            except ReadError as error:
-                outcome = error.reason
-                self._error.bad(str(error), monitor=self.settings.name)
-                view = self._without_answer(now, error)
-            view.duration = time.monotonic() - begin
-            view.last_run = now if outcome == "ok" else self.view.last_run
-            self.view = view
-            return outcome
-
-    def _read(self, now: float) -> bool:
-        """Bring the ring up to date, history first, then new rows only; False when nothing came."""
-        settings, ring = self.settings, self._ring
-        head = math.floor(now / settings.step)
-        if ring.head is None or head - ring.head >= ring.length:
-            first = head - ring.length + 1
-        elif head < ring.head:
-            return True  # the clock went back: wait until it is where it was
-        else:
-            first = max(ring.head - REREAD + 1, head - ring.length + 1)
-        expected = self._reader.count(settings.query, self._limit, head * settings.step)
-        came = False
-        for chunk in self._reader.range(settings.query, first, head, settings.step, max(expected, ring.series, 1)):
-            for series in chunk:
-                if settings.synthetic == "exclude" and masks.is_synthetic(series.labels):
-                    continue
-                if ring.head is None or ring.head < head:
-                    ring.advance(head)
-                ring.put(series)
-                came = came or bool(len(series.rows))
-        if ring.head is not None:
-            ring.advance(head)
-            quiet = masks.silences(self._reader, first, head, settings.step, self._mask_tail)
-            masks.apply(ring, quiet)
-        return came
+    def _turn(self, now: float) -> View:
+        self._take_fit()
+        came = self.history.update(now)
+        self._start_fit(now)
+        return self._decide(now, came)
 
     # --- fitting --------------------------------------------------------------------------------------------
 
     def _start_fit(self, now: float) -> None:
-        ring, settings = self._ring, self.settings
+        ring, settings = self.history.ring, self.settings
         if self._pending is not None or ring.head is None or now < self._next_fit:
             return
         if self._model.online and self._forecast is not None and self._forecast.keys == tuple(ring.keys):
@@ -214,7 +139,7 @@ class Watch:
     # --- deciding -------------------------------------------------------------------------------------------
 
     def _decide(self, now: float, came: bool) -> View:
-        ring = self._ring
+        ring = self.history.ring
         view = View(series=ring.series)
         if self._forecast is not None:
             view.fitted_at = self._forecast.fitted_at
@@ -233,14 +158,14 @@ class Watch:
     def _how_warm(self) -> str:
         if self._pending is not None:
             return "first fit under way"
-        times, values = self._ring.window()
+        times, values = self.history.ring.window()
         there = ~np.isnan(values).all(axis=1)
         have = float(times[-1] - times[np.argmax(there)]) if there.any() else 0.0
         return f"{have:.0f} s of {self.settings.min_history:.0f} s of history"
 
     def _score(self, now: float, view: View, forecast: Forecast) -> None:
         """Score the rows that came since the last turn, in order; the page shows the newest."""
-        ring = self._ring
+        ring = self.history.ring
         assert ring.head is not None
         oldest = ring.head - ring.length + 1
         first = max(self._scored + 1 if self._scored is not None else ring.head, oldest, forecast.first)
@@ -257,7 +182,9 @@ class Watch:
         if self._latest is not None:
             view.lines = list(self._lines(self._latest))
         new = ring.series - len(present)
-        if np.isnan(bands.yhat).all() and first <= last:
+        if np.isnan(bands.yhat).all() and first <= last and self._model.online:
+            view.state, view.why = "warming_up", f"the model {self.settings.model} needs more points"
+        elif np.isnan(bands.yhat).all() and first <= last:
             view.state, view.why = "stale", "the last forecast has run out"
         elif now - forecast.fitted_at > 2.2 * self.settings.fit_every and not self._model.online:
             view.state, view.why = "stale", self._fit_error or "the model is older than two fit periods"
@@ -301,9 +228,34 @@ class Watch:
             yield Line(YHAT_UPPER, labels, float(newest.bands.upper[column]))
             yield Line(SCORE, labels, float(newest.scores[column]))
 
-    def _without_answer(self, now: float, error: ReadError) -> View:
-        """Prometheus did not answer: what was shown goes, for nobody knows whether it still holds."""
-        old = self.view
-        if error.reason in ("bad_query", "budget", "denied"):
-            return View("error", str(error), old.series, fitted_at=old.fitted_at)
-        return View("stale", str(error), old.series, fitted_at=old.fitted_at)
+    # --- kept over restarts ---------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """Points and forecast; what an online model knows is learnt again from the points."""
+        found: dict[str, Any] = {"history": self.history.dump(), "scored": self._scored, "next_fit": self._next_fit}
+        forecast = self._forecast
+        if forecast is not None and forecast.state is None:
+            found["forecast"] = {
+                "keys": [list(key) for key in forecast.keys],
+                "first": forecast.first,
+                "bands": list(forecast.bands),
+                "fitted_at": forecast.fitted_at,
+            }
+        return found
+
+    def restore(self, found: dict[str, Any]) -> None:
+        """Take over what `dump` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not of this monitor.
+        """
+        self.history.restore(found["history"])
+        kept = found.get("forecast")
+        if kept is None:
+            return
+        keys = tuple(tuple((str(k), str(v)) for k, v in key) for key in kept["keys"])
+        bands = Bands(*(np.asarray(part, dtype=np.float64) for part in kept["bands"]))
+        if any(part.ndim != 2 or part.shape[1] != len(keys) for part in bands):
+            raise ValueError("a forecast of other series")
+        self._forecast = Forecast(keys, int(kept["first"]), bands, float(kept["fitted_at"]), None)
+        self._scored, self._next_fit = found["scored"], float(found["next_fit"])

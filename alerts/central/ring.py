@@ -69,6 +69,13 @@ class Ring:
         times = np.arange(first, self.head + 1, dtype=np.float64) * self.step
         return times, self.rows(first, self.head)
 
+    def fill(self, head: int, keys: list[Labels], values: npt.NDArray[np.float64]) -> None:
+        """Replace everything by a whole window, (length, series) oldest first, that ends at row `head`."""
+        self.keys, self.head = list(keys), head
+        self._columns = {key: column for column, key in enumerate(self.keys)}
+        self._data = np.empty((self.length, len(keys)))
+        self._data[np.arange(head - self.length + 1, head + 1) % self.length] = values
+
     def forget_silent(self) -> list[Labels]:
         """Drop series without a point in the whole window; returns those dropped."""
         used = self._data[:, : self.series]

@@ -54,10 +54,10 @@ class Clock:
         """Unix time at which the scheduler last ran anything: it can be dead while it says it runs."""
         self._beat_mark = 0.0
 
-    def every(self, name: str, period: float, work: Callable[[], Any]) -> None:
-        """Run `work` every `period` seconds, first soon after start."""
+    def every(self, name: str, period: float, work: Callable[[], Any], *, soon: bool = True) -> None:
+        """Run `work` every `period` seconds, first soon after start or, if not `soon`, after a period."""
         now = datetime.now(timezone.utc)
-        first = now + timedelta(seconds=share(name) * min(period, START_WITHIN))
+        first = now + timedelta(seconds=share(name) * min(period, START_WITHIN) if soon else period)
         self._scheduler.add_job(
             work,
             IntervalTrigger(seconds=period, start_date=first, timezone=timezone.utc),

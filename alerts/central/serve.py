@@ -6,12 +6,26 @@ import asyncio
 import html
 import logging
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 from agent.base.errors import ConfigError
 from agent.base.exposition import accepts_gzip, compress, negotiate
 from agent.base.notify import Notifier
-from agent.base.web import App, Request, Response, Server, as_json, format_address, page, parse_address, text
+from agent.base.web import (
+    App,
+    Request,
+    Response,
+    Server,
+    WebSecurity,
+    as_json,
+    format_address,
+    page,
+    parse_address,
+    text,
+)
 from alerts.central.service import Central
+from alerts.central.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -57,38 +71,68 @@ def routes(central: Central) -> App:
     return app
 
 
-async def serve(central: Central) -> None:
-    """Run until SIGTERM or SIGINT.
+class Process:
+    """Central as a process: server, signals, configuration that is looked at again."""
 
-    Raises:
-        ConfigError: the address cannot be listened on.
-    """
-    if central.settings.web_config_file:
-        raise ConfigError("web_config_file: TLS and authentication are not there yet; put a proxy in front")
-    notifier = Notifier()
-    server = Server(routes(central))
-    try:
-        server.listen(*parse_address(central.settings.listen))
-    except ValueError as error:
-        raise ConfigError(f"listen: {error}") from None
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server.start()
-    central.start()
-    where = ", ".join(format_address(*address) for address in server.addresses)
-    log.info("central is up", extra={"listen": where, "monitors": len(central.watches)})
-    notifier.ready(f"{len(central.watches)} monitors, listening on {where}")
-    pause = min(notifier.watchdog_seconds / 3 or SIGN_OF_LIFE, SIGN_OF_LIFE)
-    while not stop.is_set():
-        if central.alive:
-            notifier.alive()
+    def __init__(self, central: Central, load: Callable[[], Settings], watched: Path | None) -> None:
+        self._central = central
+        self._load = load
+        self._watched = watched
+        self._seen = _content(watched)
+        self._server = Server(routes(central))
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: the address cannot be listened on, or the web configuration is wrong.
+        """
+        notifier, loop = Notifier(), asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(stop.wait(), pause)
-        except asyncio.TimeoutError:
-            continue
-    notifier.stopping()
-    central.stop()
-    await server.stop()
-    log.info("central has stopped")
+            self._server.listen(*parse_address(self._central.settings.listen))
+        except ValueError as error:
+            raise ConfigError(f"listen: {error}") from None
+        watching = None
+        if self._central.settings.web_config_file:
+            security = WebSecurity(self._server, self._central.settings.web_config_file)
+            watching = loop.create_task(security.watch())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, self._reload))
+        self._server.start()
+        self._central.start()
+        where = ", ".join(format_address(*address) for address in self._server.addresses)
+        log.info("central is up", extra={"listen": where, "monitors": len(self._central.slots)})
+        notifier.ready(f"{len(self._central.slots)} monitors, listening on {where}")
+        await self._until_stopped(notifier)
+        notifier.stopping()
+        if watching is not None:
+            watching.cancel()
+        await self._server.stop()
+        await asyncio.to_thread(self._central.stop)
+        log.info("central has stopped")
+
+    async def _until_stopped(self, notifier: Notifier) -> None:
+        pause = min(notifier.watchdog_seconds / 3 or SIGN_OF_LIFE, SIGN_OF_LIFE)
+        while not self._stop.is_set():
+            if self._central.alive:
+                notifier.alive()
+            try:
+                await asyncio.wait_for(self._stop.wait(), pause)
+            except asyncio.TimeoutError:
+                content = await asyncio.to_thread(_content, self._watched)
+                if content is not None and content != self._seen:
+                    self._seen = content
+                    await asyncio.to_thread(self._reload)
+
+    def _reload(self) -> None:
+        self._central.reload(self._load)
+
+
+def _content(path: Path | None) -> bytes | None:
+    """The file's content: time stamps lie where a file is mounted or restored."""
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError:
+        return None

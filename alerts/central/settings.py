@@ -137,6 +137,13 @@ class Settings(Model):
     listen: str = Field(default="127.0.0.1:9841", description="Address and port of the service.")
     web_config_file: str = Field(default="", description="TLS and authentication of the service.")
     state_dir: str = Field(default="/var/lib/gpuvigil-central", description="Where learnt state is kept.")
+    save_every: Duration = Field(default=60.0, gt=0, description="Time between two writes of it.")
+    member: int = Field(default=0, ge=0, description="Number of this member, from 0, where several share the work.")
+    members: int = Field(default=1, ge=1, le=1000, description="How many members share the work.")
+    replication: int = Field(default=1, ge=1, description="How many members watch each series.")
+    presets: tuple[Literal["gpu", "inference", "node", "training"], ...] | None = Field(
+        default=None, description="Ready monitors; unset: all of them where no monitor is written."
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Processes that fit models.")
     mask_tail: Duration = Field(default=120.0, ge=0, description="Points left out after a drill or maintenance ends.")
     prometheus: Prometheus = Prometheus()
@@ -151,4 +158,6 @@ class Settings(Model):
             if name in seen:
                 raise ValueError(f"two monitors are called {name!r}: names must differ")
             seen.add(name)
+        if self.member >= self.members:
+            raise ValueError(f"member {self.member}: members are numbered from 0, and there are {self.members}")
         return self

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.base.catalogue import Metric, train
 from agent.base.catalogue.central import TRAIN_DEVIATION, TRAIN_ETA, TRAIN_FINISH, TRAIN_PACE
-from agent.base.log import OnChange
-from alerts.central.monitor import View
+from alerts.central.history import Bounds
 from alerts.central.page import Line
-from alerts.central.promread import Labels, Reader, ReadError
+from alerts.central.promread import Labels, Reader
 from alerts.central.settings import Training
+from alerts.central.watching import View, Watching
 from alerts.detect.eta import SETTLED, Schedule, Track
 from alerts.detect.lateness import Lateness
 
@@ -34,37 +32,28 @@ class Job:
     lateness: Lateness = field(default_factory=Lateness)
 
 
-class TrainingWatch:
-    """All jobs that report progress. As `Watch`: `turn` by the scheduler, `view` by anybody."""
+class TrainingWatch(Watching):
+    """All jobs that report progress."""
 
-    def __init__(self, settings: Training, reader: Reader, *, clock: Callable[[], float] = time.time) -> None:
-        self.view = View()
+    def __init__(
+        self,
+        settings: Training,
+        reader: Reader,
+        bounds: Bounds | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(NAME, clock)
         self._settings = settings
         self._reader = reader
-        self._clock = clock
+        self._shard = (bounds or Bounds()).shard
         self._jobs: dict[Labels, Job] = {}
         self._seen: int | None = None
         self._schedules = {job.job_id: Schedule(job.schedule) for job in settings.jobs if job.schedule}
-        self._error = OnChange(logging.getLogger(__name__))
-        self._lock = threading.Lock()
 
-    def turn(self) -> str:
-        """Read new records and estimate; returns the outcome."""
-        with self._lock:
-            begin, now = time.monotonic(), self._clock()
-            outcome = "ok"
-            try:
-                self._read(now)
-                view = self._decide(now)
-                self._error.good("reading again", monitor=NAME)
-            except ReadError as error:
-                outcome = error.reason
-                self._error.bad(str(error), monitor=NAME)
-                view = View("stale", str(error), len(self._jobs))
-            view.duration = time.monotonic() - begin
-            view.last_run = now if outcome == "ok" else self.view.last_run
-            self.view = view
-            return outcome
+    def _turn(self, now: float) -> View:
+        self._read(now)
+        return self._decide(now)
 
     def _query(self, name: str) -> str:
         return f"{name}{{{self._settings.selector}}}"
@@ -82,7 +71,7 @@ class TrainingWatch:
             steps = reached.get(key, {})
             rows = sorted(row for row, when in points.items() if row in steps and not math.isnan(when + steps[row]))
             total = totals.get(key, 0.0)
-            if not rows or not total > 0:
+            if not rows or not total > 0 or not self._shard.mine(key):
                 continue
             job = self._jobs.get(key)
             if job is None or (key in starts and job.track.started is not None and starts[key] > job.last):
@@ -94,6 +83,8 @@ class TrainingWatch:
                 if points[row] > job.last:
                     job.track.add(points[row], steps[row])
                     job.last = points[row]
+                    if job.lateness.plan is None:
+                        job.lateness.judge(job.track)  # a plan is learnt at its record, not at ours
         self._seen = last
 
     def _new(self, key: Labels, total: float) -> Job:

@@ -255,6 +255,41 @@ def test_central_watches_a_real_prometheus(house):
     assert "Traceback" not in log.read_text()
 
 
+def test_a_killed_service_goes_on_where_it_was_and_a_reload_disturbs_nobody(house):
+    log, settings = house.folder / "log", house.folder / "central.yaml"
+    settings.write_text(settings.read_text() + "save_every: 1s\n")
+    with running(house.prometheus, log):
+        with running(house.central, log) as central:
+            eventually(lambda: house.states()["by-prophet"]["state"] == "ok")
+            fitted = house.states()["by-prophet"]["fitted_at"]
+            time.sleep(3)
+            central.kill()
+            central.wait()
+        with running(house.central, log) as central:
+            eventually(lambda: house.states()["by-prophet"]["state"] == "ok", 20)
+            again = house.states()
+            assert again["by-prophet"]["fitted_at"] >= fitted
+            assert "state restored" in log.read_text()
+            eventually(lambda: house.states()["by-ewma"]["state"] == "ok")  # an online model learns from the points
+
+            good = settings.read_text()
+            settings.write_text(good + "colour: red\n")
+            central.send_signal(signal.SIGHUP)
+            eventually(lambda: house.samples("gpuvigil_config_last_reload_successful")[0].value == 0)
+            assert house.states()["by-ewma"]["state"] == "ok"
+            more = good.replace(
+                "capacity:", "- {name: new, query: up, model: ewma, step: 1s, fit_window: 5m}\ncapacity:"
+            )
+            settings.write_text(more.replace("fit_window: 5m}", "fit_window: 5m, min_history: 20s}"))
+            eventually(lambda: "new" in house.states())  # it is seen without a signal
+            assert house.samples("gpuvigil_config_last_reload_successful")[0].value == 1
+            assert house.states()["by-ewma"]["state"] == "ok"
+            settings.write_text(good)
+            eventually(lambda: "new" not in house.states())
+            eventually(lambda: house.states()["by-ewma"]["state"] == "ok")
+    assert "Traceback" not in log.read_text()
+
+
 def test_workers_end_when_the_service_is_killed(house):
     log = house.folder / "log"
     with running(house.prometheus, log), running(house.central, log) as central:

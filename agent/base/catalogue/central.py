@@ -81,5 +81,12 @@ SCHEDULER_ALIVE = Metric(
 JOBS_MISSED = Metric(
     "gpuvigil_central_jobs_missed", "counter", "Runs the scheduler missed or skipped.", labels=("reason",)
 )
+MONITOR_FITTED = Metric(
+    "gpuvigil_monitor_fitted_timestamp_seconds", "gauge", "When its model was last fitted.", "seconds", ("monitor",)
+)
+READ_SAMPLES = Metric("gpuvigil_central_read_samples", "counter", "Samples read from Prometheus.")
+READ_BYTES = Metric("gpuvigil_central_read_bytes", "counter", "Bytes read from Prometheus.", "bytes")
+WORKERS_REPLACED = Metric("gpuvigil_central_workers_replaced", "counter", "Times the worker processes were replaced.")
+STATE_DROPPED = Metric("gpuvigil_central_state_dropped", "counter", "Kept state that could not be used.")
 READ_SECONDS = Metric("gpuvigil_central_read_seconds", "histogram", "Time of one Prometheus query.", "seconds", ())
 READ_ERRORS = Metric("gpuvigil_central_read_errors", "counter", "Queries that failed, by reason.", labels=("reason",))

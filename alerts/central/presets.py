@@ -1,0 +1,89 @@
+"""Monitors for the whole catalogue, so that a newcomer writes none: `presets: [gpu, inference, node]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agent.base.catalogue import Metric, gpu, llm, node, train
+from alerts.detect.bands import Direction
+
+if TYPE_CHECKING:
+    from alerts.central.settings import Monitor, Settings
+
+NAMES = ("gpu", "inference", "node", "training")
+
+
+def monitors_of(settings: Settings) -> tuple[Monitor, ...]:
+    """The monitors of the presets asked for; one that the user has under the same name is left out.
+
+    Without any monitor and preset all presets are on.
+    """
+    wanted: tuple[str, ...] = () if settings.monitors else NAMES
+    if settings.presets is not None:
+        wanted = settings.presets
+    taken = {monitor.name for monitor in settings.monitors} | {resource.name for resource in settings.capacity}
+    return tuple(monitor for name in wanted for monitor in _PRESETS[name]() if monitor.name not in taken)
+
+
+def _monitor(name: str, query: str, direction: Direction, min_dev_abs: float, **more: Any) -> Monitor:
+    from alerts.central.settings import Monitor
+
+    values: dict[str, Any] = {"model": "prophet_batched", "step": "5m", "fit_window": "14d", "fit_every": "6h"}
+    values |= {"min_history": "2d", "direction": direction, "min_dev_abs": min_dev_abs, "min_dev_rel": 0.1}
+    return Monitor.model_validate({"name": name, "query": query} | values | more)
+
+
+def _average(metric: Metric, by: str) -> str:
+    """Five-minute means, so that one sample does not stand for all; by labels that outlive restarts."""
+    return f"avg by ({by}) (avg_over_time({metric.name}[5m]))"
+
+
+def _quantile(metric: Metric, q: float, by: str) -> str:
+    return f"histogram_quantile({q}, sum by (le, {by}) (rate({metric.stem}_bucket[5m])))"
+
+
+def _gpu() -> list[Monitor]:
+    by = "cluster, node, gpu, uuid, synthetic"
+    share = {"data_range": [0, 1], "min_dev_rel": 0.0}
+    return [
+        _monitor("gpu-utilization", _average(gpu.UTILIZATION, by), "both", 0.05, **share),
+        _monitor("gpu-memory-used", _average(gpu.MEMORY_USED, by), "above", 1e9),
+        _monitor("gpu-temperature", _average(gpu.TEMPERATURE, f"{by}, sensor"), "above", 3.0, min_dev_rel=0.0),
+        _monitor("gpu-power", _average(gpu.POWER, by), "both", 35.0),
+    ]
+
+
+def _inference() -> list[Monitor]:
+    by = "cluster, node, engine, model"
+    return [
+        _monitor("ttft-p95", _quantile(llm.TTFT, 0.95, by), "above", 0.05, model="robust"),
+        _monitor("inter-token-p95", _quantile(llm.INTER_TOKEN, 0.95, by), "above", 0.005, model="robust"),
+        _monitor("e2e-p95", _quantile(llm.E2E, 0.95, by), "above", 0.25, model="robust"),
+        _monitor("requests-waiting", _average(llm.WAITING, by), "above", 5.0, model="robust"),
+        _monitor("kv-cache-usage", _average(llm.KV_CACHE, by), "above", 0.05, data_range=[0, 1]),
+        _monitor(
+            "generated-tokens", f"sum by ({by}) (rate({llm.GENERATED_TOKENS.name}[5m]))", "both", 1.0, model="robust"
+        ),
+    ]
+
+
+def _node() -> list[Monitor]:
+    by = "cluster, node"
+    network = by + ", device"
+    return [
+        _monitor("cpu-utilization", _average(node.CPU_UTILIZATION, by), "above", 0.05, data_range=[0, 1]),
+        _monitor("memory-available", _average(node.MEMORY_AVAILABLE, by), "below", 1e9),
+        _monitor(
+            "network-received", f"sum by ({network}) (rate({node.NET_RECEIVED.name}[5m]))", "both", 1e7, model="robust"
+        ),
+    ]
+
+
+def _training() -> list[Monitor]:
+    by = "cluster, node, job_id"
+    return [
+        _monitor("step-time", _average(train.STEP_SECONDS, by), "above", 0.0, model="robust", min_history="4h"),
+    ]
+
+
+_PRESETS = {"gpu": _gpu, "inference": _inference, "node": _node, "training": _training}

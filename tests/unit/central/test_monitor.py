@@ -1,0 +1,226 @@
+"""A monitor's life on a made-up clock: warming up, scoring in order, catching up, and what outlives a restart."""
+
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from alerts.central.capacity import CapacityWatch
+from alerts.central.monitor import Watch
+from alerts.central.settings import Capacity, Monitor, Training
+from alerts.central.state import Store, pack, unpack
+from alerts.central.training import TrainingWatch
+
+A, B = (("engine", "a"), ("model", "served")), (("engine", "b"),)
+
+
+class Inline:
+    """An executor that runs at once, and counts."""
+
+    def __init__(self):
+        self.runs = 0
+        self.failure = None
+
+    def __call__(self, work, *args):
+        self.runs += 1
+        future = Future()
+        if self.failure is not None:
+            future.set_exception(self.failure)
+        else:
+            future.set_result(work(*args))
+        return future
+
+
+def noisy(seed=0):
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=5000)
+    return lambda t: 50.0 + noise[int(t / 10) % 5000]
+
+
+def make(prometheus, name="ewma", submit=None, **more):
+    values = {"name": "m", "query": "x", "model": name, "step": "10s", "fit_window": "3000s", "fit_every": "600s"}
+    values |= {"min_history": "1000s"} | more
+    now = [20_000.0]
+    watch = Watch(Monitor.model_validate(values), prometheus.reader(), submit or Inline(), clock=lambda: now[0])
+    return watch, now
+
+
+def turns(watch, now, number, step=10.0):
+    for _ in range(number):
+        now[0] += step
+        watch.turn()
+
+
+def scores(watch):
+    return {
+        line.labels["engine"]: line.value for line in watch.view.lines if line.metric.stem == "gpuvigil_anomaly_score"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "times"),
+    [
+        ("ewma", 10, {}),
+        ("prophet_batched", 10, {}),
+        ("robust", 300, {"step": "5m", "fit_window": "1d", "min_history": "1h"}),
+    ],
+)
+def test_a_monitor_warms_up_scores_and_sees_a_spike(prometheus, name, step, times):
+    begin, spike = 20_000.0 - 10 * step, [np.inf]
+    base = noisy()
+    prometheus.series = {
+        A: lambda t: None if t < begin else base(t) + (500 if t >= spike[0] else 0),
+        B: lambda t: None if t < begin else base(t),
+    }
+    watch, now = make(prometheus, name, **times)
+    watch.turn()
+    assert watch.view.state == "warming_up"
+    assert "s of history" in watch.view.why
+    assert not watch.view.lines
+    turns(watch, now, 150, step)
+    assert watch.view.state == "ok"
+    assert set(scores(watch)) == {"a", "b"}
+    assert max(scores(watch).values()) < 1.5
+    line = next(line for line in watch.view.lines if line.labels["engine"] == "a")
+    assert line.labels["model"] == name
+    assert line.labels["exported_model"] == "served"
+    spike[0] = now[0] + 1
+    turns(watch, now, 1, step)
+    assert scores(watch)["a"] > 1
+    assert scores(watch)["b"] < 1.5
+
+
+def test_nothing_is_said_when_data_stops_and_it_is_not_an_anomaly(prometheus):
+    end = [np.inf]
+    base = noisy(1)
+    prometheus.series = {A: lambda t: base(t) if t < end[0] else None}
+    watch, now = make(prometheus)
+    turns(watch, now, 3)
+    assert watch.view.state == "ok"
+    end[0] = now[0] + 1
+    turns(watch, now, 3)
+    assert watch.view.state == "no_data"
+    assert not watch.view.lines
+    end[0] = np.inf
+    turns(watch, now, 1)
+    assert watch.view.state == "ok"
+
+
+def test_prometheus_away_is_stale_and_afterwards_everything_is_scored_in_order(prometheus):
+    base = noisy(2)
+    prometheus.series = {A: base}
+    steady, now = make(prometheus)
+    gapped, later = make(prometheus)
+    turns(steady, now, 5)
+    turns(gapped, later, 5)
+    prometheus.failure = (503, {"status": "error", "error": "down"})
+    later[0] += 300
+    gapped.turn()
+    assert gapped.view.state == "stale"
+    assert not gapped.view.lines
+    prometheus.failure = None
+    gapped.turn()
+    turns(steady, now, 30)
+    assert now == later
+    assert scores(gapped) == pytest.approx(scores(steady))
+
+
+def test_a_fit_that_fails_is_an_error_and_is_tried_again(prometheus):
+    prometheus.series = {A: noisy(3)}
+    submit = Inline()
+    submit.failure = RuntimeError("no such luck")
+    watch, now = make(prometheus, submit=submit)
+    turns(watch, now, 3)
+    assert watch.view.state == "error"
+    assert "no such luck" in watch.view.why
+    submit.failure = None
+    turns(watch, now, 12)
+    assert watch.view.state == "ok"
+
+
+def test_offline_models_are_fitted_when_due_and_not_more_often(prometheus):
+    prometheus.series = {A: noisy(4)}
+    submit = Inline()
+    watch, now = make(prometheus, "prophet_batched", submit)
+    turns(watch, now, 180)
+    assert 2 <= submit.runs <= 4  # 1,800 s at a fit every 600 s, the first one scattered
+
+
+def test_a_restart_goes_on_without_a_refit(prometheus, tmp_path):
+    prometheus.series = {A: noisy(5), B: noisy(6)}
+    first, now = make(prometheus, "prophet_batched")
+    turns(first, now, 10)
+    store = Store(tmp_path)
+    store.save("m", "settings", first.dump())
+    submit = Inline()
+    second, later = make(prometheus, "prophet_batched", submit)
+    second.restore(Store(tmp_path).load("m", "settings"))
+    later[0] = now[0]
+    prometheus.asked.clear()
+    turns(second, later, 1)
+    turns(first, now, 1)
+    assert submit.runs == 0
+    assert scores(second) == pytest.approx(scores(first))
+    ranges = [form for path, form in prometheus.asked if path.endswith("query_range")]
+    assert all(float(form["end"]) - float(form["start"]) < 100 for form in ranges), "history is not read again"
+
+
+def test_kept_state_of_other_settings_or_damaged_is_dropped_and_counted(prometheus, tmp_path):
+    store = Store(tmp_path)
+    store.save("m", "settings", {"a": np.arange(3.0)})
+    assert store.load("m", "other settings") is None
+    assert store.dropped == 0
+    store._connection.execute("UPDATE watch SET data = x'00010203'")
+    assert store.load("m", "settings") is None
+    assert store.dropped == 1
+    store.close()
+    (tmp_path / "central.db").write_bytes(b"this is no database, but it is long enough to be looked at" * 50)
+    for leftover in tmp_path.glob("central.db-*"):
+        leftover.unlink()
+    fresh = Store(tmp_path)
+    assert fresh.dropped == 1
+    assert fresh.load("m", "settings") is None
+    fresh.save("m", "settings", {"b": 1})
+    assert fresh.load("m", "settings") == {"b": 1}
+    assert list(tmp_path.glob("*damaged*"))
+    fresh.close()
+
+
+def test_a_state_directory_that_cannot_be_written_keeps_nothing_and_harms_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "below")
+    assert not store.usable
+    store.save("m", "s", {})
+    assert store.load("m", "s") is None
+    store.close()
+
+
+def test_documents_survive_packing():
+    document = {"x": [1, None, {"y": np.array([[1.0, np.nan]])}], "z": "text"}
+    again = unpack(pack(document))
+    assert again["z"] == "text"
+    np.testing.assert_array_equal(again["x"][2]["y"], document["x"][2]["y"])
+    with pytest.raises(ValueError, match="checksum"):
+        unpack(pack(document)[:-1] + b"\x00")
+
+
+def test_capacity_says_when_and_shows_nothing_where_there_is_no_end(prometheus):
+    prometheus.series = {
+        A: lambda t: 0.5 + t / 86400 / 40 + 0.001 * (int(t / 3600) % 7),
+        B: lambda t: 0.6 + 0.001 * (int(t / 3600) % 7),
+    }
+    settings = Capacity(name="disk", query="x", step="1h", history="10d")
+    watch = CapacityWatch(settings, prometheus.reader(), clock=lambda: 10 * 86400.0)
+    watch.turn()
+    assert watch.view.state == "ok"
+    found = {(line.labels["engine"], line.labels["bound"]): line.value for line in watch.view.lines}
+    assert {engine for engine, _ in found} == {"a"}
+    assert found["a", "expected"] == pytest.approx(10 * 86400, rel=0.1)
+    assert found["a", "low"] <= found["a", "expected"]
+
+
+def test_training_without_a_total_or_a_job_says_so(prometheus):
+    watch = TrainingWatch(Training(), prometheus.reader(), clock=lambda: 10_000.0)
+    watch.turn()
+    assert watch.view.state == "no_data"
+    assert "no job" in watch.view.why
