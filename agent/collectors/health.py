@@ -21,7 +21,7 @@ from agent.gpu import codes
 from agent.gpu.client import View
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED as GPU
-from agent.gpu.node import GpuNode
+from agent.gpu.node import GpuNode, wait_for_backend
 from agent.health import baseline, document
 from agent.health.engine import Engine
 from agent.health.evidence import Minute, Slots
@@ -30,6 +30,8 @@ from agent.health.ledger import XidNews
 from agent.health.verdict import BRAKE, HEAT, Facts, State, Verdict
 
 SAVE_EVERY_S: Final = 30.0
+FIRST_WAIT_S: Final = 3.0
+"""The very first run waits this long for the gpu collector to have something to judge."""
 
 
 class HealthSettings(Settings):
@@ -48,6 +50,7 @@ class Health:
         self._settings, self._context = settings, context
         self._boot = boot_id(str(settings.proc))
         self._synthetic: bool | None = None
+        self._started = time.monotonic()
         self._engine = Engine(self._boot)
         self._layouts: dict[int, Slots] = {}
         self._settled_stamp = (0, 0)
@@ -59,14 +62,18 @@ class Health:
         self._context.shared.pop(document.SHARED, None)
 
     def collect(self) -> Iterable[Sample]:
+        if not self._saved:
+            wait_for_backend(self._context, FIRST_WAIT_S - (time.monotonic() - self._started))
         node = self._context.shared.get(GPU)
         if not isinstance(node, GpuNode):
             return
         view, now = node.client.view(), time.time()
+        if view.up is None and not view.stuck:
+            return  # the child has not spoken yet
         if node.synthetic is not None and node.synthetic != self._synthetic:
             self._restore(node.synthetic)
         news = self._context.shared.get(XID)
-        news = news if isinstance(news, XidNews) else XidNews((), "the xid collector has not reported")
+        news = news if isinstance(news, XidNews) else None
         minute = Minute(node.client.minute(), self._layouts)
         facts = list(_facts(view, node.inventory, minute)) if node.inventory else []
         self._settle(facts)
@@ -74,7 +81,7 @@ class Health:
         signed, problem = self._baseline(node)
         differences = None if signed is None else list(baseline.compare(signed.inventory, inventory))
         about_node = list(_judge_node(view, node, news, differences if view.fresh else None))
-        verdicts = self._engine.judge(facts, about_node, news.events, minute, now)
+        verdicts = self._engine.judge(facts, about_node, news.events if news else (), minute, now)
         content = document.build(
             verdicts,
             self._engine.settled,
@@ -173,13 +180,11 @@ def _facts(view: View, inventory: Inventory, minute: Minute) -> Iterator[Facts]:
 
 
 def _judge_node(
-    view: View, node: GpuNode, news: XidNews, differences: list[baseline.Difference] | None
+    view: View, node: GpuNode, news: XidNews | None, differences: list[baseline.Difference] | None
 ) -> Iterator[Verdict]:
     yield _judge_driver(view, node)
-    if news.log_error:
-        yield Verdict("kernel_log", State.UNKNOWN, news.log_error)
-    else:
-        yield Verdict("kernel_log", State.HEALTHY)
+    if news is not None:
+        yield Verdict("kernel_log", State.UNKNOWN if news.log_error else State.HEALTHY, news.log_error)
     if node.expected is not None and node.inventory is not None:
         missing = node.expected - len(node.inventory.known)
         if missing > 0:

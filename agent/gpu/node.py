@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.base import statefile
+from agent.base.collector import Context
 from agent.base.drillfile import boot_id
 from agent.gpu.accumulate import Accumulator
 from agent.gpu.client import Client, Settings, View
@@ -18,6 +19,22 @@ from agent.gpu.inventory import Inventory, path_of
 SAVE_EVERY_S: Final = 60.0
 SHARED: Final = "gpu"
 """Name in `context.shared`."""
+
+
+POLL_S: Final = 0.05
+
+
+def wait_for_backend(context: Context, seconds: float) -> None:
+    """Until the gpu collector knows whether it reads a driver or the simulator, or there is no library.
+
+    For the very first run of a collector that depends on it; later runs take what is there.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        node = context.shared.get(SHARED)
+        if isinstance(node, GpuNode) and (node.synthetic is not None or node.client.view().up is not None):
+            return
+        time.sleep(POLL_S)
 
 
 class GpuNode:
