@@ -81,6 +81,12 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     overlay.add_argument("--replace", action="store_true", help="end the world that stands there")
     overlay.set_defaults(run=_overlay)
 
+    clock = add("clock", "freeze, speed up or step the simulated clock; print its time (Unix seconds)")
+    with_state(clock)
+    clock.add_argument("--speed", type=float, metavar="X", help="simulated seconds per second; 0 freezes")
+    clock.add_argument("--step", type=duration, default=0.0, metavar="TIME", help="move it forward by (1h)")
+    clock.set_defaults(run=_clock)
+
     fault = add("set", "set a fault and print its id")
     with_state(fault)
     fault.add_argument("kind", choices=KINDS, metavar="KIND", help="see `gpuvigil chaos sim kinds`")
@@ -128,6 +134,16 @@ def _start(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         print(world.path)
+    return Exit.GOOD
+
+
+def _clock(args: argparse.Namespace) -> int:
+    with World.open(args.state) as world:
+        if args.speed is not None:
+            world.set_clock(args.speed, args.step)
+        elif args.step:
+            world.step(args.step)
+        print(f"{world.now():.3f}")
     return Exit.GOOD
 
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import random
+import secrets
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agent.base.errors import ConfigError, VigilError
-from chaos.simulator import profiles, records
-from chaos.simulator.build import CONTROL, build
+from chaos.simulator import control, identity, profiles, records
 from chaos.simulator.kinds import KINDS
 from chaos.simulator.kmsg import xid_record
 from chaos.simulator.real import survey
@@ -32,8 +30,6 @@ STATE_VARIABLE: Final = "GPUVIGIL_SIM_STATE"
 OVERLAY_VARIABLE: Final = "GPUVIGIL_SIM_OVERLAY"
 REAL_VARIABLE: Final = "GPUVIGIL_SIM_REAL"
 DRIVER: Final = "580.95.05"
-_BUSES: Final = (0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF, 0x1C, 0x44, 0x53, 0x62, 0x9E, 0xC4, 0xD2, 0xE0)
-_MIB: Final = 1 << 20
 _NS: Final = 1_000_000_000
 
 
@@ -89,7 +85,7 @@ class World:
     """One state file, open for writing. Not bound to a thread; writers take turns by a lock on the file."""
 
     def __init__(self, path: Path) -> None:
-        self._library = _library()
+        self._library = control.library()
         why = ctypes.create_string_buffer(256)
         self._control: int | None = self._library.gpuvigil_open(os.fsencode(path), why)
         if not self._control:
@@ -156,7 +152,7 @@ class World:
             cuda=13000,
             old_field_ids=old_field_ids,
         )
-        identities = (records.Identity * gpus)(*(_identity(profile, seed, index) for index in range(gpus)))
+        identities = (records.Identity * gpus)(*(identity.simulated(profile, seed, index) for index in range(gpus)))
         states = (records.GpuState * gpus)()
         for state in states:
             state.workload = records.WORKLOADS.index(workload)
@@ -187,7 +183,7 @@ class World:
             # NVML 13 moved the clock event counters to other field ids.
             old_field_ids=found["nvml"].startswith(("11.", "12.")),
         )
-        identities = (records.Identity * len(gpus))(*(_real_identity(index, gpu) for index, gpu in enumerate(gpus)))
+        identities = (records.Identity * len(gpus))(*(identity.real(index, gpu) for index, gpu in enumerate(gpus)))
         _install(Path(path), header, identities, (records.GpuState * len(gpus))(), 1.0, replace)
         return cls(Path(path))
 
@@ -413,8 +409,8 @@ def _install(
     """Write the file beside `target` and rename it into place, after ending what stood there."""
     if target.exists() and not replace:
         raise ConfigError(f"{target}: a world stands here already; --replace ends it")
-    library = _library()
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.{random.getrandbits(32):08x}")
+    library = control.library()
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
     result = library.gpuvigil_create(os.fsencode(fresh), ctypes.byref(header), identities, states, speed)
     if result != 0:
         fresh.unlink(missing_ok=True)
@@ -431,126 +427,3 @@ def _install(
 
 def _is_true(value: object) -> bool:
     return str(value).lower() in ("1", "true", "yes")
-
-
-def _real_identity(index: int, gpu: dict[str, Any]) -> records.Identity:
-    domain, bus, device = gpu["place"]
-    return records.Identity(
-        name=gpu["name"].encode()[:95],
-        uuid=gpu["uuid"].encode()[:47],
-        minor=index,
-        pci_domain=domain,
-        pci_bus=bus,
-        pci_device=device,
-        memory_total=gpu["memory"],
-        clock_max=tuple(gpu["clocks"]),
-        threshold=(0, gpu["slowdown"], 0, 0),
-    )
-
-
-def _uuids(seed: int) -> Iterator[str]:
-    source = random.Random(seed)  # noqa: S311 - names, not secrets
-    while True:
-        yield str(uuid.UUID(int=source.getrandbits(128), version=4))
-
-
-def _identity(profile_name: str, seed: int, index: int) -> records.Identity:
-    profile = profiles.PROFILES[profile_name]
-    names = _uuids(seed)
-    name = [next(names) for _ in range(index + 1)][-1]
-    graphics, memory = profile.clocks
-    idle_graphics, idle_memory = profile.idle_clocks
-    idle, default, lowest, highest = profile.power
-    serial = bool(profile.features & profiles.SERIAL)
-    return records.Identity(
-        name=profile.name.encode(),
-        uuid=f"GPU-{name}".encode(),
-        serial=f"165{int(name[:8], 16) % 10**10:010d}".encode() if serial else b"",
-        vbios=b"96.00.A5.00.01",
-        part_number=b"692-2G520-0200-000" if serial else b"",
-        inforom=b"G520.0200.00.05" if profile.features & profiles.ECC else b"",
-        architecture=profile.architecture,
-        brand=profile.brand,
-        capability_major=profile.capability[0],
-        capability_minor=profile.capability[1],
-        cores=profile.cores,
-        multiprocessors=profile.multiprocessors,
-        bus_width=profile.bus_width,
-        features=profile.features,
-        pci_bus=_BUSES[index],
-        pci_device_id=profile.pci_device_id,
-        pci_subsystem_id=0x16C110DE,
-        minor=index,
-        numa=index // 4 % 2,
-        fans=profile.fans,
-        pcie_generation=profile.pcie[0],
-        pcie_width=profile.pcie[1],
-        links=profile.links[0],
-        link_version=profile.links[1],
-        link_mbps=profile.links[2],
-        pstate_idle=profile.idle_pstate,
-        module=index + 1,
-        clock_max=(graphics, graphics, memory, graphics * 9 // 10),
-        clock_idle=(idle_graphics, idle_graphics, idle_memory, idle_graphics),
-        threshold=profile.thresholds,
-        memory_total=profile.memory[0] * _MIB,
-        memory_reserved=profile.memory[1] * _MIB,
-        bar1_total=(256 if profile.architecture < 7 else 1 << (profile.memory[0] - 1).bit_length()) * _MIB,
-        power_idle=idle * 1000,
-        power_peak=default * 1000,
-        power_min=lowest * 1000,
-        power_max=highest * 1000,
-        power_default=default * 1000,
-        ambient=27.0,
-        degrees_per_watt=profile.cooling,
-    )
-
-
-_loaded: ctypes.CDLL | None = None
-
-
-def _library() -> ctypes.CDLL:
-    """The control library, built if need be and loaded once.
-
-    Raises:
-        VigilError: it cannot be built, or its records differ from ours.
-    """
-    global _loaded
-    if _loaded is not None:
-        return _loaded
-    library = ctypes.CDLL(str(build() / CONTROL))
-    sizes = (ctypes.c_uint32 * len(records.RECORDS)).in_dll(library, "gpuvigil_sizes")
-    if list(sizes) != [ctypes.sizeof(record) for record in records.RECORDS]:
-        raise VigilError("the simulator's library and its Python side differ: rebuild with `gpuvigil chaos sim build`")
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    signatures: dict[str, tuple[object, list[object]]] = {
-        "gpuvigil_create": (
-            integer,
-            [
-                ctypes.c_char_p,
-                ctypes.POINTER(records.Header),
-                ctypes.POINTER(records.Identity),
-                ctypes.POINTER(records.GpuState),
-                ctypes.c_double,
-            ],
-        ),
-        "gpuvigil_open": (pointer, [ctypes.c_char_p, ctypes.c_char_p]),
-        "gpuvigil_close": (None, [pointer]),
-        "gpuvigil_header": (ctypes.POINTER(records.Header), [pointer]),
-        "gpuvigil_identity": (ctypes.POINTER(records.Identity), [pointer, ctypes.c_uint]),
-        "gpuvigil_read": (None, [pointer, ctypes.c_uint, ctypes.POINTER(records.GpuState)]),
-        "gpuvigil_boot_now": (ctypes.c_int64, []),
-        "gpuvigil_set": (
-            ctypes.c_int64,
-            [pointer, ctypes.c_uint, ctypes.c_uint32, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_double)],
-        ),
-        "gpuvigil_clear": (integer, [pointer, ctypes.c_uint, ctypes.c_uint32]),
-        "gpuvigil_set_clock": (integer, [pointer, ctypes.c_double, ctypes.c_int64]),
-        "gpuvigil_change": (None, [pointer, ctypes.c_uint, ctypes.POINTER(records.GpuState)]),
-        "gpuvigil_end": (None, [pointer]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    _loaded = library
-    return library

@@ -34,7 +34,8 @@ static struct counters counters_of_state(const struct world *world, unsigned int
 }
 
 /* Makes the counters of `next` those of `old` at `boot`. */
-static void keep_counters(const struct world *world, unsigned int cell, const struct gpu_state *old, struct gpu_state *next,
+static void keep_counters(const struct world *world, unsigned int cell, const struct gpu_state *old,
+                          struct gpu_state *next,
                           int64_t boot)
 {
     if (cell == NODE)

@@ -5,10 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <sys/stat.h>
 
-#define BANKS 8           /* handles of the last eight initialisations differ, so that a stale one is caught */
+#define BANKS 8 /* handles of the last eight initialisations differ, so that a stale one is caught */
 
 static struct device table[BANKS][MAX_GPUS][MAX_MIG + 1];
 

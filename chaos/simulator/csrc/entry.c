@@ -41,7 +41,7 @@ static void hang(const struct world *world, unsigned int cell, uint32_t id, int 
 }
 
 nvmlReturn_t strike(const struct world *world, unsigned int cell, const struct gpu_state *state, int64_t boot,
-                           enum group group)
+                    enum group group)
 {
     nvmlReturn_t result = NVML_SUCCESS;
     for (uint32_t i = 0; i < state->faults; i++) {

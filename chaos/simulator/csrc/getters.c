@@ -5,7 +5,8 @@
 #include <time.h>
 
 /* Scalar getters: one line each. The out parameter is 4 or 8 bytes wide. */
-static nvmlReturn_t scalar(nvmlDevice_t device, enum group group, enum quantity what, uint32_t a, uint32_t b, uint32_t c,
+static nvmlReturn_t scalar(nvmlDevice_t device, enum group group, enum quantity what, uint32_t a, uint32_t b,
+                           uint32_t c,
                            void *out, size_t size)
 {
     struct moment *moment;
@@ -40,7 +41,8 @@ static nvmlReturn_t scalar(nvmlDevice_t device, enum group group, enum quantity 
 
 typedef unsigned long long wide;
 
-static nvmlReturn_t text(nvmlDevice_t device, char *out, unsigned int length, size_t offset, size_t size, uint32_t feature)
+static nvmlReturn_t text(nvmlDevice_t device, char *out, unsigned int length, size_t offset, size_t size,
+                         uint32_t feature)
 {
     struct moment *moment;
     char copy[97];
@@ -83,7 +85,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *out, unsigned i
     const struct view *view = &moment->view;
     int size = snprintf(name, sizeof name, "%.96s", view->id->name);
     if (view->mig >= 0)
-        snprintf(name + size, sizeof name - (size_t)size, " MIG %ug.%llugb", view->state->mig_slices[view->mig % MAX_MIG],
+        snprintf(name + size, sizeof name - (size_t)size, " MIG %ug.%llugb",
+                 view->state->mig_slices[view->mig % MAX_MIG],
                  (unsigned long long)(memory_total(view) >> 30));
     return put_string(out, length, name, !garbage(moment, 2));
 }
@@ -112,7 +115,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *
     memset(out, 0, sizeof *out);
     snprintf(out->busIdLegacy, sizeof out->busIdLegacy, "%04X:%02X:%02X.0", id->pci_domain & 0xffff, id->pci_bus & 0xff,
              id->pci_device & 0x1f);
-    snprintf(out->busId, sizeof out->busId, "%08X:%02X:%02X.0", id->pci_domain, id->pci_bus & 0xff, id->pci_device & 0x1f);
+    snprintf(out->busId, sizeof out->busId, "%08X:%02X:%02X.0", id->pci_domain, id->pci_bus & 0xff,
+             id->pci_device & 0x1f);
     out->domain = id->pci_domain;
     out->bus = id->pci_bus;
     out->device = id->pci_device;
@@ -169,7 +173,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int 
 static uint64_t memory_used(const struct view *view)
 {
     uint64_t total = memory_total(view), reserved = view->mig < 0 ? view->id->memory_reserved : 0, processes = 0;
-    double share = view->state->workload == WORKLOAD_TRAINING ? 0.88 : view->state->workload == WORKLOAD_INFERENCE ? 0.90 : 0;
+    static const double share_of[WORKLOADS] = {[WORKLOAD_TRAINING] = 0.88, [WORKLOAD_INFERENCE] = 0.90};
+    double share = share_of[view->state->workload % WORKLOADS];
     for (uint32_t i = 0; i < view->state->processes; i++)
         processes += view->state->process[i].memory;
     uint64_t used = to_count(share * (double)total);
@@ -207,7 +212,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *o
         return result;
     out->total = info.total;
     out->free = info.free;
-    out->used = info.used == VALUE_NOT_AVAILABLE ? info.used : info.used + info.reserved; /* v1 does not tell them apart */
+    /* The first version does not tell used from reserved. */
+    out->used = info.used == VALUE_NOT_AVAILABLE ? info.used : info.used + info.reserved;
     return NVML_SUCCESS;
 }
 
@@ -251,12 +257,14 @@ static nvmlReturn_t codec(nvmlDevice_t device, unsigned int *utilization, unsign
     return NVML_SUCCESS;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
+EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization,
+                                                    unsigned int *period)
 {
     return codec(device, utilization, period);
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
+EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization,
+                                                    unsigned int *period)
 {
     return codec(device, utilization, period);
 }

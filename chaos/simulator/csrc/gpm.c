@@ -84,7 +84,8 @@ EXPORT nvmlReturn_t nvmlGpmSampleGet(nvmlDevice_t device, nvmlGpmSample_t out)
 
 EXPORT nvmlReturn_t nvmlGpmMigSampleGet(nvmlDevice_t device, unsigned int gpu_instance, nvmlGpmSample_t out)
 {
-    return gpu_instance == 0 || gpu_instance > MAX_MIG ? NVML_ERROR_INVALID_ARGUMENT : sample_of(device, gpu_instance, out);
+    return gpu_instance == 0 || gpu_instance > MAX_MIG ? NVML_ERROR_INVALID_ARGUMENT : sample_of(device, gpu_instance,
+        out);
 }
 
 /* Bytes over one link, or over all of them (link < 0), between the samples. */

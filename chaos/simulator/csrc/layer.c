@@ -68,7 +68,7 @@ void lay(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint
     switch (what) {
     case Q_ECC_TOTAL: *value += sum_of(counters->ecc[a & 1], ECC_LOCATIONS); break;
     case Q_ECC_ERRORS: *value += c < ECC_LOCATIONS ? sum_of(&counters->ecc[a & 1][c], 1) : 0; break;
-    case Q_REMAPPED: case Q_RETIRED: *value += sum_of(&counters->remapped[a ? ECC_UNCORRECTED : ECC_CORRECTED], 1); break;
+    case Q_REMAPPED: case Q_RETIRED: *value += sum_of(&counters->remapped[a != 0], 1); break;
     case Q_REMAP_PENDING: case Q_RETIRED_PENDING: *value |= fault_find(view, REMAP_PENDING) != NULL; break;
     case Q_REMAP_FAILURE: *value |= fault_find(view, REMAP_FAILURE) != NULL; break;
     case Q_PCIE_GENERATION: case Q_PCIE_WIDTH: case Q_PCIE_SPEED: lay_pcie(moment, what, value); break;

@@ -239,7 +239,7 @@ static double scale_at(const struct piece *piece, unsigned int pieces, double mo
     return scale;
 }
 
-/* Sums over the pieces between which faults come and go, from left to right: what a fault stops stands exactly still. */
+/* Sums over the pieces between which faults come and go, from left to right: what a fault stops stands still. */
 struct integrals integrals_at(const struct view *view, double t)
 {
     struct piece piece[MAX_FAULTS];
@@ -357,7 +357,8 @@ struct physics physics_at(const struct view *view)
     const struct identity *id = view->id;
     struct physics out = {0};
     double t = view_seconds(view);
-    struct integrals now = integrals_at(view, t), before = integrals_at(view, t - 1), instant = integrals_at(view, t - 0.1);
+    struct integrals now = integrals_at(view, t), before = integrals_at(view, t - 1);
+    struct integrals instant = integrals_at(view, t - 0.1);
     out.level = now.level - before.level;
     out.comm = now.comm - before.comm;
     out.hung = now.hung - before.hung;

@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Lays over a number of 4 or 8 bytes. */
-static nvmlReturn_t laid(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c, nvmlReturn_t result,
+static nvmlReturn_t laid(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c,
+                         nvmlReturn_t result,
                          void *out, size_t size)
 {
     if (result != NVML_SUCCESS || moment == NULL || out == NULL)
@@ -70,7 +71,8 @@ FORWARD(nvmlDeviceGetEncoderUtilization, GROUP_UTILIZATION, (nvmlDevice_t d, uin
 FORWARD(nvmlDeviceGetDecoderUtilization, GROUP_UTILIZATION, (nvmlDevice_t d, uint *x, uint *y), (d, x, y))
 FORWARD(nvmlDeviceGetPcieThroughput, GROUP_PCIE, (nvmlDevice_t d, uint counter, uint *out), (d, counter, out))
 FORWARD(nvmlDeviceGetRowRemapperHistogram, GROUP_ECC, (nvmlDevice_t d, void *out), (d, out))
-FORWARD(nvmlDeviceGetRetiredPages, GROUP_ECC, (nvmlDevice_t d, uint cause, uint *count, void *out), (d, cause, count, out))
+FORWARD(nvmlDeviceGetRetiredPages, GROUP_ECC, (nvmlDevice_t d, uint cause, uint *count, void *out), (d, cause, count,
+    out))
 FORWARD(nvmlDeviceGetMarginTemperature, GROUP_TEMPERATURE, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetFanSpeedRPM, GROUP_TEMPERATURE, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetNvLinkRemotePciInfo_v2, GROUP_NVLINK, (nvmlDevice_t d, uint link, void *out), (d, link, out))
@@ -82,7 +84,8 @@ FORWARD(nvmlDeviceGetRunningProcessDetailList, GROUP_PROCESSES, (nvmlDevice_t d,
 FORWARD(nvmlDeviceGetProcessUtilization, GROUP_PROCESSES, (nvmlDevice_t d, void *out, uint *count, wide seen),
         (d, out, count, seen))
 FORWARD(nvmlDeviceGetProcessesUtilizationInfo, GROUP_PROCESSES, (nvmlDevice_t d, void *out), (d, out))
-FORWARD(nvmlDeviceGetSamples, GROUP_UTILIZATION, (nvmlDevice_t d, uint type, wide seen, uint *kind, uint *count, void *out),
+FORWARD(nvmlDeviceGetSamples, GROUP_UTILIZATION, (nvmlDevice_t d, uint type, wide seen, uint *kind, uint *count,
+    void *out),
         (d, type, seen, kind, count, out))
 FORWARD(nvmlGpmQueryDeviceSupport, GROUP_GPM, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlGpmSampleGet, GROUP_GPM, (nvmlDevice_t d, nvmlGpmSample_t sample), (d, sample))
@@ -151,7 +154,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t d, nvmlUtilizatio
     return NVML_SUCCESS;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t d, uint *corrected, uint *uncorrected, uint *pending, uint *failure)
+EXPORT nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t d, uint *corrected, uint *uncorrected, uint *pending,
+                                              uint *failure)
 {
     ENTER(GROUP_ECC)
     result = REAL(nvmlDeviceGetRemappedRows)(d, corrected, uncorrected, pending, failure);
@@ -181,7 +185,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t d, nvmlEccSramE
     return laid(moment, Q_ECC_ERRORS, ECC_UNCORRECTED, 1, ECC_SRAM, result, &out->aggregateUncSecDed, sizeof(wide));
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetDetailedEccErrors(nvmlDevice_t d, uint severity, uint lifetime, nvmlEccErrorCounts_t *out)
+EXPORT nvmlReturn_t nvmlDeviceGetDetailedEccErrors(nvmlDevice_t d, uint severity, uint lifetime,
+                                                   nvmlEccErrorCounts_t *out)
 {
     ENTER(GROUP_ECC)
     result = REAL(nvmlDeviceGetDetailedEccErrors)(d, severity, lifetime, out);

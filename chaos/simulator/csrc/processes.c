@@ -54,7 +54,8 @@ static nvmlReturn_t list(nvmlDevice_t device, unsigned int kind, unsigned int *c
 }
 
 #define LIST(name, kind) \
-    EXPORT nvmlReturn_t name(nvmlDevice_t d, unsigned int *count, nvmlProcessInfo_t *out) { return list(d, kind, count, out); }
+    EXPORT nvmlReturn_t name(nvmlDevice_t d, unsigned int *count, nvmlProcessInfo_t *out) \
+    { return list(d, kind, count, out); }
 
 LIST(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE)
 LIST(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE)
@@ -82,12 +83,14 @@ static nvmlReturn_t old_list(nvmlDevice_t device, unsigned int kind, unsigned in
     return NVML_SUCCESS;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *out)
+EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                         nvmlProcessInfo_v1_t *out)
 {
     return old_list(device, COMPUTE, count, out);
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *out)
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                          nvmlProcessInfo_v1_t *out)
 {
     return old_list(device, GRAPHICS, count, out);
 }
@@ -126,7 +129,8 @@ static double share_of(const struct process *found, unsigned int have, unsigned 
     return sum > 0 ? (double)found[index].memory / sum : 1.0 / have;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *out, unsigned int *count,
+EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *out,
+                                                    unsigned int *count,
                                                     unsigned long long last_seen)
 {
     struct moment *moment;

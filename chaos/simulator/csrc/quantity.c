@@ -16,7 +16,8 @@ static int has(const struct view *view, uint32_t feature)
 static int answered_by_mig(enum quantity what)
 {
     switch (what) {
-    case Q_ARCHITECTURE: case Q_BRAND: case Q_GPU_INSTANCE: case Q_COMPUTE_INSTANCE: case Q_IS_MIG: case Q_NOT_SUPPORTED:
+    case Q_ARCHITECTURE: case Q_BRAND: case Q_GPU_INSTANCE: case Q_COMPUTE_INSTANCE: case Q_IS_MIG:
+    case Q_NOT_SUPPORTED:
     case Q_BUS_WIDTH: case Q_INDEX: case Q_ECC_MODE:
         return 1;
     default:
@@ -24,7 +25,8 @@ static int answered_by_mig(enum quantity what)
     }
 }
 
-static nvmlReturn_t link_quantity(struct moment *moment, enum quantity what, uint32_t link, uint32_t kind, int64_t *value)
+static nvmlReturn_t link_quantity(struct moment *moment, enum quantity what, uint32_t link, uint32_t kind,
+                                  int64_t *value)
 {
     const struct identity *id = moment->view.id;
     uint32_t links = id->links > MAX_LINKS ? MAX_LINKS : id->links;
@@ -76,7 +78,8 @@ static nvmlReturn_t pcie_quantity(struct moment *moment, enum quantity what, uin
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t ecc_quantity(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c, int64_t *value)
+static nvmlReturn_t ecc_quantity(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c,
+                                 int64_t *value)
 {
     const struct view *view = &moment->view;
     int of_remapper = what == Q_REMAPPED || what == Q_REMAP_PENDING || what == Q_REMAP_FAILURE;
@@ -179,7 +182,9 @@ static nvmlReturn_t constant_quantity(struct moment *moment, enum quantity what,
     case Q_PCIE_WIDTH_MAX: *value = id->pcie_width; break;
     case Q_REASONS_SUPPORTED: *value = (int64_t)REASONS_ALL; break;
     case Q_EVENT_TYPES:
-        *value = (int64_t)(EVENT_XID | EVENT_RECOVERY_ACTION | (has(view, HAS_ECC) ? EVENT_SINGLE_BIT_ECC | EVENT_DOUBLE_BIT_ECC : 0));
+        *value = (int64_t)(EVENT_XID | EVENT_RECOVERY_ACTION);
+        if (has(view, HAS_ECC))
+            *value |= (int64_t)(EVENT_SINGLE_BIT_ECC | EVENT_DOUBLE_BIT_ECC);
         break;
     case Q_MIG_MAX: *value = has(view, HAS_MIG) ? MAX_MIG : 0; break;
     case Q_IS_MIG: *value = view->mig >= 0; break;
@@ -202,10 +207,12 @@ static nvmlReturn_t changing_quantity(struct moment *moment, enum quantity what,
         *value = what == Q_CLOCK ? rounded(physics_of(moment)->clock[a]) : view->id->clock_max[a];
         break;
     case Q_CLOCK_BY_ID: /* b: current, application target, default, customer maximum */
-        return b > 3 ? NVML_ERROR_INVALID_ARGUMENT : changing_quantity(moment, b == 0 ? Q_CLOCK : Q_CLOCK_MAX, a, 0, value);
-    case Q_PSTATE: case Q_OLD_POWER_STATE: *value = physics_of(moment)->pstate; break;
+        return b > 3 ? NVML_ERROR_INVALID_ARGUMENT : changing_quantity(moment, b == 0 ? Q_CLOCK : Q_CLOCK_MAX, a, 0,
+            value);
+    case Q_PSTATE: *value = physics_of(moment)->pstate; break;
     case Q_REASONS: *value = (int64_t)physics_of(moment)->reasons; break;
-    case Q_SW_POWER_NS: case Q_SW_THERMAL_NS: case Q_HW_THERMAL_NS: case Q_HW_BRAKE_NS: case Q_THERMAL_NS: case Q_ZERO_NS:
+    case Q_SW_POWER_NS: case Q_SW_THERMAL_NS: case Q_HW_THERMAL_NS: case Q_HW_BRAKE_NS: case Q_THERMAL_NS:
+    case Q_ZERO_NS:
         *value = 0;
         break;
     case Q_FAN:

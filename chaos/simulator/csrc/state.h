@@ -4,7 +4,8 @@
  * A cell is two slots and a generation word: the writer fills the slot that nobody reads, then
  * raises the generation, so a writer killed half-way leaves the last whole state. Words are copied with
  * acquire loads and release stores, which is what keeps this right on weakly ordered machines, and lets
- * ThreadSanitizer see it.
+ * ThreadSanitizer see it. Readers take no lock. A change that would let a counter or the clock step back is announced
+ * (`closing`): the old state and the new tell the same until that moment, and no reader goes by the old one after it.
  *
  * Times are nanoseconds: "boot" of CLOCK_BOOTTIME, by which faults begin and expire whatever the simulated clock
  * does; "sim" of the simulated clock (Unix epoch), of which all values are functions. */

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static nvmlReturn_t read_all(struct moment *moment, const enum quantity *what, const uint32_t (*argument)[3], unsigned int **out,
+static nvmlReturn_t read_all(struct moment *moment, const enum quantity *what, const uint32_t (*argument)[3],
+                             unsigned int **out,
                              unsigned int count)
 {
     for (unsigned int i = 0; i < count; i++) {
@@ -70,7 +71,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t device, nvmlEcc
         return NVML_ERROR_NOT_SUPPORTED;
     int64_t corrected, uncorrected;
     if ((result = quantity(moment, Q_ECC_ERRORS, ECC_CORRECTED, ECC_VOLATILE, ECC_SRAM, &corrected)) != NVML_SUCCESS
-        || (result = quantity(moment, Q_ECC_ERRORS, ECC_UNCORRECTED, ECC_VOLATILE, ECC_SRAM, &uncorrected)) != NVML_SUCCESS)
+        || (result = quantity(moment, Q_ECC_ERRORS, ECC_UNCORRECTED, ECC_VOLATILE, ECC_SRAM,
+            &uncorrected)) != NVML_SUCCESS)
         return result;
     memset(out, 0, sizeof *out);
     out->version = STRUCT_VERSION(nvmlEccSramErrorStatus_t, 1);
@@ -210,7 +212,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t device, nvmlGpuFabr
     struct moment *moment;
     if (out == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    unsigned int size_v2 = offsetof(nvmlGpuFabricInfo_v3_t, healthSummary), third = STRUCT_VERSION(nvmlGpuFabricInfo_v3_t, 3);
+    unsigned int size_v2 = offsetof(nvmlGpuFabricInfo_v3_t, healthSummary);
+    unsigned int third = STRUCT_VERSION(nvmlGpuFabricInfo_v3_t, 3);
     if (out->version != third && out->version != (size_v2 | 2u << 24))
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
     nvmlReturn_t result = enter(device, GROUP_NVLINK, &moment);
@@ -296,7 +299,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAt
         return result;
     if (moment->view.mig < 0)
         return NVML_ERROR_NOT_SUPPORTED;
-    unsigned int slices = moment->state.mig_slices[moment->view.mig % MAX_MIG], units = moment->view.id->multiprocessors;
+    unsigned int slices = moment->state.mig_slices[moment->view.mig % MAX_MIG];
+    unsigned int units = moment->view.id->multiprocessors;
     if ((result = nvmlDeviceGetMemoryInfo_v2(device, &memory)) != NVML_SUCCESS)
         return result;
     memset(out, 0, sizeof *out);
@@ -369,9 +373,11 @@ EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *out, unsign
 EXPORT const char *nvmlErrorString(nvmlReturn_t code)
 {
     static const char *const known[] = {
-        "Success", "Uninitialized", "Invalid Argument", "Not Supported", "Insufficient Permissions", "Already Initialized",
+        "Success", "Uninitialized", "Invalid Argument", "Not Supported", "Insufficient Permissions",
+        "Already Initialized",
         "Not Found", "Insufficient Size", "Insufficient External Power", "Driver Not Loaded", "Timeout",
-        "Interrupt Request Issue", "NVML Shared Library Not Found", "Function Not Found", "Corrupted infoROM", "GPU is lost",
+        "Interrupt Request Issue", "NVML Shared Library Not Found", "Function Not Found", "Corrupted infoROM",
+        "GPU is lost",
         "GPU requires reset", "The operating system has blocked the request", "Driver/library version mismatch",
         "In use by another client", "Insufficient Memory", "No data", "vGPU with ECC is not supported",
         "Insufficient resources", "Frequency not supported", "Argument version mismatch", "Deprecated", "Not ready",

@@ -159,3 +159,16 @@ def test_the_overlay_starts_on_a_real_library(
 )
 def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
+
+
+def test_the_clock_is_frozen_stepped_and_sped_up(sim: Sim) -> None:
+    sim("start", "--gpus", "1")
+    assert sim("clock", "--speed", "0") == Exit.GOOD
+    frozen = float(sim.out)
+    assert sim("clock", "--step", "1h") == Exit.GOOD
+    assert float(sim.out) == pytest.approx(frozen + 3600, abs=0.01)
+    assert sim("clock", "--speed", "60", "--step", "1d") == Exit.GOOD
+    assert float(sim.out) >= frozen + 90_000 - 0.01
+    assert sim("clock", "--speed", "-1") == Exit.USAGE
+    assert sim("clock") == Exit.GOOD
+    assert float(sim.out) > frozen + 90_000
