@@ -65,7 +65,7 @@ class Health:
         if not self._saved:
             wait_for_backend(self._context, FIRST_WAIT_S - (time.monotonic() - self._started))
         node = self._context.shared.get(GPU)
-        if not isinstance(node, GpuNode):
+        if not isinstance(node, GpuNode) or not node.settled:
             return
         view, now = node.client.view(), time.time()
         if view.up is None and not view.stuck:

@@ -32,7 +32,7 @@ def wait_for_backend(context: Context, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         node = context.shared.get(SHARED)
-        if isinstance(node, GpuNode) and (node.synthetic is not None or node.client.view().up is not None):
+        if isinstance(node, GpuNode) and node.settled:
             return
         time.sleep(POLL_S)
 
@@ -67,6 +67,12 @@ class GpuNode:
     def label(self) -> str:
         """Value of the `synthetic` label on every GPU series of this process."""
         return "true" if self.synthetic else ""
+
+    @property
+    def settled(self) -> bool:
+        """The backend is taken up, or it is certain that there is none to take up now."""
+        view = self.client.view()
+        return self.synthetic is not None or (view.synthetic is None and (view.up is False or bool(view.stuck)))
 
     def refresh(self) -> View:
         """The client's view, after the inventory has taken in its enumeration."""
