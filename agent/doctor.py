@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.base.drillfile import boot_id
 from agent.base.web import holder, parse_address
+from agent.health.kernel_log import JOURNAL_FIX, KMSG_FIX, choose, open_log
 from agent.settings import AgentConfig
 
 Level = Literal["good", "note", "bad", "unknown"]
 _NVML_SECONDS = 15.0
 _HTTP_SECONDS = 4.0
+_JOURNAL_SECONDS = 10.0
 _NVIDIA = "0x10de"
 
 
@@ -154,18 +158,7 @@ def check_permissions(config: AgentConfig) -> Iterator[Finding]:
         )
     elif nodes:
         yield Finding("permissions", "good", f"may open {len(nodes)} nvidia device nodes")
-    kmsg = str(getattr(getattr(config.collectors, "xid", None), "kmsg", "/dev/kmsg"))
-    try:
-        os.close(os.open(kmsg, os.O_RDONLY | os.O_NONBLOCK))
-        yield Finding("kernel log", "good", f"may read {kmsg}")
-    except OSError as error:
-        journal = "the journal is read instead where the agent's user is in group systemd-journal"
-        yield Finding(
-            "kernel log",
-            "note",
-            f"may not read {kmsg}: {error.strerror}; {journal}",
-            "install the kmsg drop-in, or add the group systemd-journal",
-        )
+    yield _kernel_log(getattr(config.collectors, "xid", None))
     for name, folder in (("state_dir", config.state_dir), ("run_dir", config.run_dir)):
         place = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
         if os.access(place, os.W_OK | os.X_OK):
@@ -177,6 +170,26 @@ def check_permissions(config: AgentConfig) -> Iterator[Finding]:
                 f"{folder} cannot be written by this user",
                 f"create it for the agent's user, or set {name}",
             )
+
+
+def _kernel_log(settings: Any) -> Finding:
+    """The source in force for this user, tried: a first read of it."""
+    kmsg = Path(getattr(settings, "kmsg", "/dev/kmsg"))
+    source, why = choose(getattr(settings, "source", "auto"), kmsg)
+    where = str(kmsg) if source == "kmsg" else "the journal"
+    log = open_log(source, kmsg, boot_id(), None)
+    end = time.monotonic() + _JOURNAL_SECONDS
+    try:
+        while not log.read(1) and source == "journal" and time.monotonic() < end:
+            time.sleep(0.05)
+    except OSError as error:
+        fix = JOURNAL_FIX if source == "journal" else KMSG_FIX
+        return Finding("kernel log", "bad", f"may not read {where}: {error.strerror or error}", fix)
+    finally:
+        log.close()
+    if source == "journal" and not log.records:
+        return Finding("kernel log", "unknown", f"journalctl said nothing in {_JOURNAL_SECONDS:.0f} s", JOURNAL_FIX)
+    return Finding("kernel log", "good", f"reads {where}" + (f" ({why})" if why else ""))
 
 
 # clock

@@ -6,11 +6,12 @@ GPU sits on which bus id is known from the inventory), and events count where th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -22,12 +23,16 @@ from agent.base.config import Duration
 from agent.base.drillfile import boot_id
 from agent.base.hardfaults import XID_ACTIONS
 from agent.gpu.inventory import Inventory, path_of
-from agent.gpu.node import SHARED, GpuNode
+from agent.gpu.node import SHARED, GpuNode, wait_for_backend
+from agent.health.journal import JournalError
 from agent.health.kernel_lines import PATTERNS, kind_of
-from agent.health.kmsg import KernelLog, Record
+from agent.health.kernel_log import JOURNAL_FIX, KMSG_FIX, Log, Source, choose, open_log
+from agent.health.kmsg import Record
 from agent.health.ledger import SHARED as NEWS
 from agent.health.ledger import Ledger, XidNews
 from agent.health.xid_lines import SxidLine, UuidLine, XidLine, continues, parse
+
+LOG = logging.getLogger("gpuvigil.xid")
 
 RECORDS_A_RUN: Final = 20_000
 PATIENCE_S: Final = 10.0
@@ -35,7 +40,6 @@ PATIENCE_S: Final = 10.0
 SAVE_CURSOR_EVERY_S: Final = 30.0
 MESSAGE_PARTS: Final = 3
 MOST_SWITCH_SERIES: Final = 64
-POLL_S: Final = 0.05
 FIRST_WAIT_S: Final = 3.0
 """The very first run waits this long for the gpu collector to say which backend it reads."""
 
@@ -44,6 +48,10 @@ class XidSettings(Settings):
     """Settings of the xid collector."""
 
     period: Duration = Field(default=2.0, gt=0, description="Time between two runs.")
+    source: Source = Field(
+        default="auto",
+        description="Where kernel messages come from; auto is kmsg where it can be opened, else the journal.",
+    )
     kmsg: Path = Field(default=Path("/dev/kmsg"), description="Kernel log, or a file of such records.")
     proc: Path = Field(default=Path("/proc"), description="Root of the process tree, for the boot id.")
 
@@ -58,7 +66,8 @@ class XidCollector:
         self._started = time.monotonic()
         self._synthetic: bool | None = None
         self._ledger = Ledger(self._boot)
-        self._log: KernelLog | None = None
+        self._log: Log | None = None
+        self._source: Literal["kmsg", "journal"] = "kmsg"
         self._inventory: Inventory | None = None
         self._learned: dict[str, str] = {}
         self._pending: list[str] = []
@@ -74,7 +83,7 @@ class XidCollector:
 
     def collect(self) -> Iterable[Sample]:
         if self._synthetic is None:
-            self._wait_for_backend()
+            wait_for_backend(self._context, FIRST_WAIT_S - (time.monotonic() - self._started))
         node = self._node()
         if not self._choose(node):
             return
@@ -96,11 +105,6 @@ class XidCollector:
         yield from self._samples()
         if failure is not None:
             raise failure
-
-    def _wait_for_backend(self) -> None:
-        deadline = self._started + FIRST_WAIT_S
-        while time.monotonic() < deadline and ((node := self._node()) is None or node.synthetic is None):
-            time.sleep(POLL_S)
 
     def _counted(self) -> int:
         return sum(self._ledger.actions.values()) + sum(self._kinds.values()) + sum(self._switches.values())
@@ -129,7 +133,7 @@ class XidCollector:
             except ValueError as error:
                 raise PartialFailure("state", f"{self._path}: {error}; counting from 0") from None
             finally:
-                self._log = KernelLog(self._settings.kmsg, self._boot, stored.get("cursor"))
+                self._log = self._open(stored.get("cursor"))
             self._learned = {str(k): str(v) for k, v in stored.get("buses", {}).items()}
             self._kinds = Counter({str(k): int(v) for k, v in stored.get("kinds", {}).items()})
             self._switches = Counter({tuple(row[:5]): int(row[5]) for row in stored.get("switches", ())})
@@ -139,6 +143,11 @@ class XidCollector:
         elif self._inventory is None:
             self._inventory = Inventory(path_of(self._context.state_dir, synthetic))
         return True
+
+    def _open(self, cursor: dict[str, Any] | None) -> Log:
+        self._source, why = choose(self._settings.source, self._settings.kmsg)
+        LOG.info("kernel log", extra={"source": self._source, **({"because": why} if why else {})})
+        return open_log(self._source, self._settings.kmsg, self._boot, cursor)
 
     @property
     def _path(self) -> Path:
@@ -210,6 +219,7 @@ class XidCollector:
             yield m.SXID_EVENTS.sample(count, *key)
         for kind in PATTERNS:
             yield m.KERNEL_EVENTS.sample(self._kinds[kind], kind)
+        yield m.KERNEL_LOG.sample(1, self._source)
         yield m.KERNEL_RECORDS.sample(self._log.records)
         yield m.KERNEL_LOST.sample(self._log.lost)
 
@@ -218,6 +228,8 @@ class XidCollector:
 
 
 def _explain(path: Path, error: OSError) -> PartialFailure:
+    if isinstance(error, JournalError):
+        return PartialFailure("journal", f"{error}; {JOURNAL_FIX}")
     if isinstance(error, PermissionError):
-        return PartialFailure("kmsg_permission", f"{path}: not permitted; give the unit CAP_SYSLOG")
+        return PartialFailure("kmsg_permission", f"{path}: not permitted; {KMSG_FIX}")
     return PartialFailure("kmsg", f"{path}: {error.strerror}")

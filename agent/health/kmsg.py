@@ -37,12 +37,16 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the log was read; meaningless after another boot (device) or another file."""
+    """How far the log was read; meaningless after another boot (device) or another file.
+
+    `usec` is the kernel's time of the last record: the place in the journal too, should that be read next.
+    """
 
     boot_id: str = ""
     seq: int = -1
     inode: int = 0
     offset: int = 0
+    usec: int = -1
 
 
 def parse(record: str, boot_time: float) -> Record | None:
@@ -75,7 +79,8 @@ class KernelLog:
         self._rest = b""
         self.records = self.lost = 0
         try:
-            self.cursor = Cursor(**cursor) if cursor else Cursor(boot_id)
+            known = {key: value for key, value in (cursor or {}).items() if key != "journal"}
+            self.cursor = Cursor(**known) if known else Cursor(boot_id)
         except TypeError:
             self.cursor = Cursor(boot_id)
 
@@ -132,9 +137,12 @@ class KernelLog:
             if record is None:
                 self.lost += 1
             elif record.seq > self.cursor.seq:
+                usec = int(data.split(b",", 3)[2])
                 if self.cursor.seq >= 0:
                     self.lost += record.seq - self.cursor.seq - 1
-                self.cursor = Cursor(self._boot_id, record.seq)
+                elif usec <= self.cursor.usec:  # the journal's reader had it
+                    continue
+                self.cursor = Cursor(self._boot_id, record.seq, usec=usec)
                 yield record
 
     def _read_file(self, most: int, boot_time: float) -> Iterator[Record]:

@@ -380,6 +380,7 @@ KERNEL_EVENTS = Metric(
     labels=("kind",),
     budget=64,
 )
+KERNEL_LOG = Metric("gpuvigil_kernel_log", "info", "Which kernel log is read: kmsg or journal.", labels=("source",))
 KERNEL_RECORDS = Metric("gpuvigil_kernel_log_records", "counter", "Kernel log records read.")
 KERNEL_LOST = Metric(
     "gpuvigil_kernel_log_lost_records", "counter", "Kernel log records that were overwritten or damaged before reading."
