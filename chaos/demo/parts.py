@@ -91,8 +91,6 @@ def make(layout: Layout, ports: dict[str, int], library: Path | None) -> list[Pa
                 f"--storage.tsdb.path={layout.state('prometheus')}",
                 f"--web.listen-address=127.0.0.1:{ports['prometheus']}",
                 f"--web.external-url={url['prometheus']}",
-                # what fires before Alertmanager is discovered is sent again soon, not after a minute
-                "--rules.alert.resend-delay=5s",
                 "--log.level=warn",
             ],
             layout.log("prometheus"),
