@@ -1,10 +1,15 @@
 _gpuvigil_words() {
   case "$1" in
     '') echo '--help --version -h agent alerts central chaos checkpoint completion config dashboards detect doctor metrics' ;;
-    agent) echo '--help -h check maintenance once run' ;;
+    agent) echo '--help -h baseline check health maintenance once run' ;;
     'agent run') echo '--config --help --strict -h' ;;
     'agent once') echo '--config --format --help --strict -h' ;;
     'agent check') echo '--config --fail-on --help --nagios --once --url -h -o' ;;
+    'agent health') echo '--config --help -h -o set-healthy' ;;
+    'agent health set-healthy') echo '--config --gpu --help --node --why -h -o' ;;
+    'agent baseline') echo '--help -h diff write' ;;
+    'agent baseline write') echo '--config --help -h -o' ;;
+    'agent baseline diff') echo '--config --help -h -o' ;;
     'agent maintenance') echo '--help -h off on status' ;;
     'agent maintenance on') echo '--config --for --help --why -h -o' ;;
     'agent maintenance off') echo '--config --help -h -o' ;;
@@ -30,18 +35,20 @@ _gpuvigil_words() {
     'central run') echo '--config --help --log-format --log-level -h' ;;
     'central check') echo '--config --help --offline -h' ;;
     'central monitors') echo '--help --output --url -h -o' ;;
-    detect) echo '--help -h eta' ;;
+    detect) echo '--help -h eta score' ;;
     'detect eta') echo '--format --help --output --plan --schedule --total-steps -h -o' ;;
+    'detect score') echo '--direction --help --min-dev-abs --min-dev-rel --model --output --scores --time-format -h -o' ;;
     dashboards) echo '--help -h build check list' ;;
     'dashboards build') echo '--help --output -h -o' ;;
     'dashboards list') echo '--help --output -h -o' ;;
     'dashboards check') echo '--board --help --output --prometheus -h -o' ;;
     chaos) echo '--help -h abort list plan recover run sim' ;;
-    'chaos sim') echo '--help -h build clear kinds list overlay path set start' ;;
+    'chaos sim') echo '--help -h build clear clock kinds list overlay path set start' ;;
     'chaos sim build') echo '--help --real -h' ;;
     'chaos sim path') echo '--help --real -h' ;;
     'chaos sim start') echo '--gpus --help --profile --replace --seed --speed --state --workload -h' ;;
     'chaos sim overlay') echo '--help --real --replace --state -h' ;;
+    'chaos sim clock') echo '--help --speed --state --step -h' ;;
     'chaos sim set') echo '--at --for --gpu --help --state -h clock_drop driver_unloaded ecc_corrected ecc_uncorrected fabric frozen garbage gpu_lost gpu_missing hang hung_collective memory_leak no_permission nvlink_down nvlink_errors order_shuffled pcie_degraded power_brake power_cap recovery_action remap_failure remap_pending reset_required slow thermal_throttle version_mismatch xid' ;;
     'chaos sim clear') echo '--help --state -h' ;;
     'chaos sim list') echo '--help --output --state -h -o' ;;
@@ -64,6 +71,10 @@ _gpuvigil_values() {
     'agent once --format') echo 'text openmetrics' ;;
     'agent check --fail-on') echo 'warn crit' ;;
     'agent check -o') echo 'text json' ;;
+    'agent health -o') echo 'text json' ;;
+    'agent health set-healthy -o') echo 'text json' ;;
+    'agent baseline write -o') echo 'text json' ;;
+    'agent baseline diff -o') echo 'text json' ;;
     'agent maintenance on -o') echo 'text json' ;;
     'agent maintenance off -o') echo 'text json' ;;
     'agent maintenance status -o') echo 'text json' ;;
@@ -77,13 +88,15 @@ _gpuvigil_values() {
     'alerts rules list -o') echo 'table json' ;;
     'alerts rules build --profile') echo 'default demo' ;;
     'alerts rules check --profile') echo 'default demo' ;;
-    'alerts rules test --only') echo ' AgentAbsent AgentDown AgentDownMany AgentStale CentralDown CheckpointStale DiskFull14d GpuDriverHung GpuFleetFault GpuLost GpuMissing GpuXid HealthzSlow TrainingEtaDeviates TtftBurn Watchdog' ;;
     'central run --log-level') echo 'debug info warning error' ;;
     'central run --log-format') echo 'logfmt json' ;;
     'central monitors -o') echo 'text json' ;;
     'central monitors --output') echo 'text json' ;;
     'detect eta -o') echo 'text json' ;;
     'detect eta --output') echo 'text json' ;;
+    'detect score --direction') echo 'above below both' ;;
+    'detect score -o') echo 'text json' ;;
+    'detect score --output') echo 'text json' ;;
     'dashboards list -o') echo 'table json' ;;
     'dashboards list --output') echo 'table json' ;;
     'dashboards check -o') echo 'table json' ;;
