@@ -28,7 +28,7 @@ CONTROL: Final = "libgpuvigil-control.so"
 TARGETS: Final = ("simulator", "overlay")
 
 _FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
-_CORE: Final = ("state.c", "model.c")
+_CORE: Final = ("state.c", "curves.c", "model.c")
 _CONTROL: Final = ("control.c", "layout.c", *_CORE)
 _COMMON: Final = ("entry.c", "layer.c", "field_table.c", "watch.c", *_CORE)
 _LIBRARIES: Final = {
@@ -84,6 +84,8 @@ def build(
         if real is not None:
             sources.append(_forwarding(folder, symbols))
             further.append(f"-Wl,--version-script={_exports(folder, symbols)}")
+        if not any("sanitize" in flag for flag in flags):  # those symbols come with the program
+            further.append("-Wl,-z,defs")
         _compile(folder / LIBRARY, sources, further)
         _compile(folder / CONTROL, [SOURCES / name for name in _CONTROL], flags)
         stamp.write_text(wanted, encoding="ascii")

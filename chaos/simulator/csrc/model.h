@@ -18,6 +18,13 @@ struct view {
     int64_t sim;   /* of which values are functions */
 };
 
+#define QUANTUM 10000000 /* ns of simulated time in which values stand still */
+
+/* The workload at a moment: its level 0..1, and the integrals of level and of communication. */
+struct curve {
+    double level, level_sum, comm_sum;
+};
+
 /* Integrals over time since the world was made, in seconds of full activity, with the effect of faults. */
 struct integrals {
     double t;     /* simulated Unix seconds */
@@ -39,6 +46,8 @@ struct physics {
 };
 
 double uniform(uint64_t seed, uint64_t a, uint64_t b); /* [0, 1), the same for ever */
+struct curve curve_at(const struct view *view, double t);
+double origin_of(const struct view *view); /* seconds: where counters begin, when the world was made */
 struct integrals integrals_at(const struct view *view, double t);
 struct physics physics_at(const struct view *view);
 struct counters counters_at(const struct view *view);
