@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.base.catalogue.central import EXHAUSTION
 from alerts.central.history import Bounds, History
-from alerts.central.page import Line, labelled
+from alerts.central.page import Line, families, labelled
 from alerts.central.promread import Reader
 from alerts.central.settings import Capacity
 from alerts.central.watching import View, Watching
@@ -67,4 +67,4 @@ class CapacityWatch(Watching):
             return View("no_data", "the query has no series")
         if not warm:
             return View("warming_up", f"no series has {settings.min_history:.0f} s of history yet", series)
-        return View("ok", f"{warm} of {series} series judged", series, lines=lines)
+        return View("ok", f"{warm} of {series} series judged", series, found=families(lines))

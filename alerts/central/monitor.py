@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.base.catalogue.central import SCORE, YHAT, YHAT_LOWER, YHAT_UPPER
+from agent.base.exposition import Families, Family
 from alerts.central.history import Bounds, History
-from alerts.central.page import Line, labelled
+from alerts.central.page import dynamic_prefix, labelled
 from alerts.central.promread import Labels, Reader
 from alerts.central.schedule import share
 from alerts.central.settings import Monitor
 from alerts.central.watching import View, Watching
 from alerts.detect.bands import Array, Bands, Floors, anomaly_score
 from alerts.detect.model import Fitted, Options, model
+
+SHOWN = (SCORE, YHAT, YHAT_LOWER, YHAT_UPPER)
+"""What is exported of a series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ class Watch(Watching):
         self._pending_for: tuple[tuple[Labels, ...], int] = ((), 0)
         self._next_fit = 0.0
         self._fit_error = ""
+        self._prefixes: dict[str, list[str]] = {}
+        self._prefixed: tuple[Labels, ...] = ()
+        self._shown = 0
 
     def _turn(self, now: float) -> View:
         self._take_fit()
@@ -152,7 +159,7 @@ class Watch(Watching):
         else:
             self._score(now, view, self._forecast)
         if not came and view.state != "warming_up":
-            view.state, view.why, view.lines = "no_data", "no new points", []
+            view.state, view.why, view.found = "no_data", "no new points", {}
         return view
 
     def _how_warm(self) -> str:
@@ -169,9 +176,9 @@ class Watch(Watching):
         assert ring.head is not None
         oldest = ring.head - ring.length + 1
         first = max(self._scored + 1 if self._scored is not None else ring.head, oldest, forecast.first)
-        columns = [ring.keys.index(key) if key in ring.keys else -1 for key in forecast.keys]
-        present = np.array([column for column in columns if column >= 0], dtype=np.intp)
-        inside = np.flatnonzero(np.array(columns) >= 0)
+        columns = ring.columns(forecast.keys)
+        inside = np.flatnonzero(columns >= 0)
+        present = columns[inside]
         last = ring.head
         values = np.full((max(last - first + 1, 0), len(forecast.keys)), np.nan)
         values[:, inside] = ring.rows(first, last)[:, present] if len(values) else 0.0
@@ -180,7 +187,7 @@ class Watch(Watching):
             self._scored = last
             self._latest = Scored(forecast.keys, values[-1], Bands(*(part[-1] for part in bands)), scores[-1])
         if self._latest is not None:
-            view.lines = list(self._lines(self._latest))
+            view.found = self._families(self._latest)
         new = ring.series - len(present)
         if np.isnan(bands.yhat).all() and first <= last and self._model.online:
             view.state, view.why = "warming_up", f"the model {self.settings.model} needs more points"
@@ -189,7 +196,7 @@ class Watch(Watching):
         elif now - forecast.fitted_at > 2.2 * self.settings.fit_every and not self._model.online:
             view.state, view.why = "stale", self._fit_error or "the model is older than two fit periods"
         else:
-            view.state, view.why = "ok", f"{len(view.lines) // 4} of {ring.series} series scored"
+            view.state, view.why = "ok", f"{self._shown} of {ring.series} series scored"
             if new:
                 view.why += f"; {new} wait for a fit"
 
@@ -217,16 +224,22 @@ class Watch(Watching):
         bands = bands.clipped(settings.data_range)
         return bands, anomaly_score(values, bands, self._floors, settings.direction, settings.data_range)
 
-    def _lines(self, newest: Scored) -> Iterable[Line]:
-        own = {"monitor": self.settings.name, "model": self.settings.model}
-        for column, key in enumerate(newest.keys):
-            if math.isnan(newest.scores[column]):
-                continue  # absent is absent: neither NaN nor 0
-            labels = labelled(key, own)
-            yield Line(YHAT, labels, float(newest.bands.yhat[column]))
-            yield Line(YHAT_LOWER, labels, float(newest.bands.lower[column]))
-            yield Line(YHAT_UPPER, labels, float(newest.bands.upper[column]))
-            yield Line(SCORE, labels, float(newest.scores[column]))
+    def _families(self, newest: Scored) -> Families:
+        """The newest values as the page takes them; what has no score is absent, neither NaN nor 0."""
+        if self._prefixed != newest.keys:
+            own = {"monitor": self.settings.name, "model": self.settings.model}
+            labels = [labelled(key, own) for key in newest.keys]
+            self._prefixes = {metric.stem: [dynamic_prefix(metric, each) for each in labels] for metric in SHOWN}
+            self._prefixed = newest.keys
+        there = np.flatnonzero(~np.isnan(newest.scores))
+        self._shown = len(there)
+        bands = newest.bands
+        found = {}
+        for metric, values in zip(SHOWN, (newest.scores, bands.yhat, bands.lower, bands.upper), strict=True):
+            prefixes = self._prefixes[metric.stem]
+            lines = dict(zip((prefixes[column] for column in there), values[there].tolist(), strict=True))
+            found[metric.stem] = Family(metric, lines)
+        return found if len(there) else {}
 
     # --- kept over restarts ---------------------------------------------------------------------------------
 

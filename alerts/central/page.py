@@ -32,20 +32,21 @@ def labelled(series: Iterable[tuple[str, str]], own: Mapping[str, str]) -> dict[
     return found | dict(own)
 
 
-def dynamic_prefix(line: Line) -> str:
-    """`name{labels} ` of a line, labels sorted, empty ones left out."""
+def dynamic_prefix(metric: Metric, labels: Mapping[str, str]) -> str:
+    """`name{labels} ` of a series, labels sorted, empty ones left out."""
     flat = Metric.__new__(Metric)  # never enters the catalogue: only the spelling of its prefix is wanted
-    names = tuple(sorted(line.labels))
-    for field, value in (("stem", line.metric.stem), ("name", line.metric.name), ("labels", names)):
+    names = tuple(sorted(labels))
+    for field, value in (("stem", metric.stem), ("name", metric.name), ("labels", names)):
         object.__setattr__(flat, field, value)
-    return prefix(flat, tuple(line.labels[name] for name in names))
+    return prefix(flat, tuple(labels[name] for name in names))
 
 
 def families(lines: Iterable[Line], samples: Iterable[Sample] = ()) -> Families:
     """Families by stem, as `agent.base.exposition.render` takes them; a series given twice stands once."""
     found: dict[str, Family] = {}
     for line in lines:
-        found.setdefault(line.metric.stem, Family(line.metric, {})).lines[dynamic_prefix(line)] = line.value
+        family = found.setdefault(line.metric.stem, Family(line.metric, {}))
+        family.lines[dynamic_prefix(line.metric, line.labels)] = line.value
     for sample in samples:
         family = found.setdefault(sample.metric.stem, Family(sample.metric, {}))
         family.lines[prefix(sample.metric, sample.labels, sample.part)] = sample.value

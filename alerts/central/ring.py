@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,10 @@ class Ring:
     @property
     def series(self) -> int:
         return len(self.keys)
+
+    def columns(self, keys: Iterable[Labels]) -> npt.NDArray[np.intp]:
+        """Where each series stands in `rows` and `window`; -1 if it is not here."""
+        return np.array([self._columns.get(key, -1) for key in keys], dtype=np.intp)
 
     def advance(self, head: int) -> None:
         """Make `head` the newest row; the rows that it uncovers are empty."""

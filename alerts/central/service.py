@@ -13,11 +13,11 @@ from agent import __version__
 from agent.base.catalogue import central as metrics
 from agent.base.catalogue import self as own
 from agent.base.errors import ConfigError
-from agent.base.exposition import Format, render
+from agent.base.exposition import Families, Format, render
 from alerts.central.capacity import CapacityWatch
 from alerts.central.history import Bounds
 from alerts.central.monitor import Watch
-from alerts.central.page import Counters, Line, families
+from alerts.central.page import Counters, families
 from alerts.central.pool import Pool
 from alerts.central.presets import monitors_of
 from alerts.central.promread import Reader
@@ -226,7 +226,7 @@ class Central:
 
     def page(self, form: Format) -> bytes:
         """The /metrics page, from memory alone."""
-        lines: list[Line] = []
+        found: list[Families] = []
         samples = self.counters.samples()
         samples.append(metrics.SCHEDULER_ALIVE.sample(self.clock.last_beat))
         samples.append(metrics.READ_SAMPLES.sample(self.reader.tally.samples))
@@ -235,7 +235,7 @@ class Central:
         samples.append(metrics.STATE_DROPPED.sample(self.store.dropped))
         for name in list(self.slots):
             view = self.view(name)
-            lines += view.lines
+            found.append(view.found)
             samples += [metrics.MONITOR_STATE.sample(float(view.state == state), name, state) for state in STATES]
             samples.append(metrics.MONITOR_SERIES.sample(view.series, name))
             samples.append(metrics.MONITOR_DURATION.sample(view.duration, name))
@@ -243,7 +243,7 @@ class Central:
                 samples.append(metrics.MONITOR_LAST_RUN.sample(view.last_run, name))
             if view.fitted_at:
                 samples.append(metrics.MONITOR_FITTED.sample(view.fitted_at, name))
-        return render([families(lines, samples)], form)
+        return render([families((), samples), *found], form)
 
     def monitors(self) -> list[dict[str, Any]]:
         """The state of every watch."""

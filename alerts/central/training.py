@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from agent.base.catalogue import Metric, train
 from agent.base.catalogue.central import TRAIN_DEVIATION, TRAIN_ETA, TRAIN_FINISH, TRAIN_PACE
 from alerts.central.history import Bounds
-from alerts.central.page import Line
+from alerts.central.page import Line, families
 from alerts.central.promread import Labels, Reader
 from alerts.central.settings import Training
 from alerts.central.watching import View, Watching
@@ -111,7 +111,7 @@ class TrainingWatch(Watching):
         lines: list[Line] = []
         for key, job in self._jobs.items():
             lines += self._lines(key, job, plans.get(key), now)
-        view = View("ok", f"{len(self._jobs)} jobs", len(steps), lines=lines)
+        view = View("ok", f"{len(self._jobs)} jobs", len(steps), found=families(lines))
         if not steps:
             view.state, view.why = "no_data", "no job reports progress"
         elif not self._jobs:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agent.base.exposition import Families
 from agent.base.log import OnChange
-from alerts.central.page import Line
 from alerts.central.promread import ReadError
 
 State = Literal["ok", "warming_up", "no_data", "stale", "error"]
@@ -33,7 +33,8 @@ class View:
     """Unix time at which a turn last ended well; 0 if none has."""
     duration: float = 0.0
     fitted_at: float = 0.0
-    lines: list[Line] = field(default_factory=list)
+    found: Families = field(default_factory=dict)
+    """Series with their values, as the page takes them."""
 
 
 class Watching:

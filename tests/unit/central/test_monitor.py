@@ -4,7 +4,9 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from agent.base.exposition import TEXT, render
 from alerts.central.capacity import CapacityWatch
 from alerts.central.monitor import Watch
 from alerts.central.settings import Capacity, Monitor, Training
@@ -51,10 +53,14 @@ def turns(watch, now, number, step=10.0):
         watch.turn()
 
 
+def samples(watch):
+    page = render([watch.view.found], TEXT).decode()
+    families = text_string_to_metric_families(page)
+    return [sample for family in families for sample in family.samples]
+
+
 def scores(watch):
-    return {
-        line.labels["engine"]: line.value for line in watch.view.lines if line.metric.stem == "gpuvigil_anomaly_score"
-    }
+    return {s.labels["engine"]: s.value for s in samples(watch) if s.name == "gpuvigil_anomaly_score"}
 
 
 @pytest.mark.parametrize(
@@ -76,14 +82,14 @@ def test_a_monitor_warms_up_scores_and_sees_a_spike(prometheus, name, step, time
     watch.turn()
     assert watch.view.state == "warming_up"
     assert "s of history" in watch.view.why
-    assert not watch.view.lines
+    assert not watch.view.found
     turns(watch, now, 150, step)
     assert watch.view.state == "ok"
     assert set(scores(watch)) == {"a", "b"}
     assert max(scores(watch).values()) < 1.5
-    line = next(line for line in watch.view.lines if line.labels["engine"] == "a")
-    assert line.labels["model"] == name
-    assert line.labels["exported_model"] == "served"
+    sample = next(sample for sample in samples(watch) if sample.labels["engine"] == "a")
+    assert sample.labels["model"] == name
+    assert sample.labels["exported_model"] == "served"
     spike[0] = now[0] + 1
     turns(watch, now, 1, step)
     assert scores(watch)["a"] > 1
@@ -100,7 +106,7 @@ def test_nothing_is_said_when_data_stops_and_it_is_not_an_anomaly(prometheus):
     end[0] = now[0] + 1
     turns(watch, now, 3)
     assert watch.view.state == "no_data"
-    assert not watch.view.lines
+    assert not watch.view.found
     end[0] = np.inf
     turns(watch, now, 1)
     assert watch.view.state == "ok"
@@ -117,7 +123,7 @@ def test_prometheus_away_is_stale_and_afterwards_everything_is_scored_in_order(p
     later[0] += 300
     gapped.turn()
     assert gapped.view.state == "stale"
-    assert not gapped.view.lines
+    assert not gapped.view.found
     prometheus.failure = None
     gapped.turn()
     turns(steady, now, 30)
@@ -213,7 +219,7 @@ def test_capacity_says_when_and_shows_nothing_where_there_is_no_end(prometheus):
     watch = CapacityWatch(settings, prometheus.reader(), clock=lambda: 10 * 86400.0)
     watch.turn()
     assert watch.view.state == "ok"
-    found = {(line.labels["engine"], line.labels["bound"]): line.value for line in watch.view.lines}
+    found = {(s.labels["engine"], s.labels["bound"]): s.value for s in samples(watch)}
     assert {engine for engine, _ in found} == {"a"}
     assert found["a", "expected"] == pytest.approx(10 * 86400, rel=0.1)
     assert found["a", "low"] <= found["a", "expected"]
