@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -41,7 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     schema = verbs.add_parser("schema", help="print the JSON Schema of a kind of file, for editors")
     schema.set_defaults(run=_schema)
     for verb in (check, show, schema):
-        verb.add_argument("--kind", choices=sorted(KINDS), default="agent", help="what the file configures")
+        verb.add_argument(
+            "--kind", choices=sorted(KINDS), help="what the file configures (told by its name, else agent)"
+        )
+
+
+def _kind(args: argparse.Namespace) -> str:
+    stem = Path(getattr(args, "file", None) or "agent").stem
+    return args.kind or (stem if stem in KINDS else "agent")
 
 
 def _model(kind: str) -> type[BaseModel]:
@@ -57,13 +65,13 @@ def _model(kind: str) -> type[BaseModel]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    load(_model(args.kind), args.file)
+    load(_model(_kind(args)), args.file)
     print(f"{args.file}: good", file=sys.stderr)
     return int(Exit.GOOD)
 
 
 def _show(args: argparse.Namespace) -> int:
-    document = _without_passwords(load(_model(args.kind), args.file).model_dump(mode="json"))
+    document = _without_passwords(load(_model(_kind(args)), args.file).model_dump(mode="json"))
     if args.output == "json":
         print(json.dumps(document, indent=2))
     else:
@@ -72,7 +80,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    print(json.dumps(_with_unit(_model(args.kind).model_json_schema()), indent=2))
+    print(json.dumps(_with_unit(_model(_kind(args)).model_json_schema()), indent=2))
     return int(Exit.GOOD)
 
 

@@ -141,7 +141,8 @@ def check_gpus(config: AgentConfig) -> Iterator[Finding]:
             "reseat or power-cycle; check `lspci -d 10de:` and the BMC's log",
         )
     else:
-        yield Finding("gpus", "good", f"{seen} GPUs answer, {expected} expected")
+        told = f"{expected} expected" if expected else "no number is expected (collectors.gpu.expected)"
+        yield Finding("gpus", "good", f"{seen} GPUs answer, {told}")
 
 
 # permissions

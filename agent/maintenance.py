@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agent.base.errors import VigilError
+from agent.base.errors import ConfigError, VigilError
 
 NAME = "maintenance.json"
 LONGEST = 30 * 86400.0
@@ -62,12 +62,13 @@ def switch_on(state_dir: str | Path, seconds: float, why: str, now: float) -> Ma
     """Set the window that ends `seconds` after Unix time `now`; replaces an older one.
 
     Raises:
-        VigilError: no time, too long, no reason, or the file cannot be written.
+        ConfigError: no time, too long or no reason.
+        VigilError: the file cannot be written.
     """
     if not 0 < seconds <= LONGEST:
-        raise VigilError(f"maintenance lasts more than 0 s and at most {LONGEST / 86400:g} days")
+        raise ConfigError(f"maintenance lasts more than 0 s and at most {LONGEST / 86400:g} days")
     if not why.strip():
-        raise VigilError("maintenance needs a reason: --why 'replacing GPU 3'")
+        raise ConfigError("maintenance needs a reason: --why 'replacing GPU 3'")
     window = Maintenance(now + seconds, why.strip(), _user(), now)
     folder = Path(state_dir)
     try:

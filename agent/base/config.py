@@ -100,20 +100,24 @@ def _line_of(node: yaml.Node | None, path: Iterable[object]) -> int | None:
     return line
 
 
-def environment(environ: Mapping[str, str], model: type[BaseModel]) -> dict[str, Any]:
+def environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The overrides `GPUVIGIL_A__B=value` as a nested mapping; values are read as YAML scalars.
 
+    A name that is no setting is refused later, as an unknown key of a file is.
+
     Raises:
-        ConfigError: a variable names no setting, or its value is not YAML.
+        ConfigError: a value is not YAML, or one variable names a setting inside another's value.
     """
     found: dict[str, Any] = {}
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX) or name.startswith(ENV_RESERVED) or "__" not in name:
+        if not name.startswith(ENV_PREFIX) or name.startswith(ENV_RESERVED):
             continue
         *parents, last = name[len(ENV_PREFIX) :].lower().split("__")
         place = found
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"environment {name}: {parent} is set by another variable already")
         try:
             place[last] = yaml.safe_load(environ[name])
         except yaml.YAMLError as error:
@@ -180,18 +184,16 @@ def loads(
         loader.dispose()
     if not isinstance(data, dict):
         raise ConfigError(f"{name}:1: must be a mapping of settings, got {type(data).__name__}")
-    from_environment = environment(os.environ if environ is None else environ, model)
+    from_environment = environment(os.environ if environ is None else environ)
     data = _merge(_merge(data, from_environment), overrides or {})
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = sorted(
-            {
-                _problem(name, tree, from_environment, e["loc"], e["msg"], e.get("input"), e["type"], model)
-                for e in error.errors()
-            }
-        )
-        raise ConfigError("\n".join(problems)) from None
+        problems = {
+            _problem(name, tree, from_environment, e["loc"], e["msg"], e.get("input"), e["type"], model)
+            for e in error.errors()
+        }
+        raise ConfigError("\n".join(text for _, text in sorted(problems))) from None
 
 
 def _problem(
@@ -203,7 +205,8 @@ def _problem(
     given: object,
     kind: str,
     model: type[BaseModel],
-) -> str:
+) -> tuple[int, str]:
+    """Line (0 if none) and text of one problem."""
     line = _line_of(tree, loc)
     where = f"{name}:{line}" if line else name
     if _contains(env, loc):
@@ -215,7 +218,7 @@ def _problem(
         msg = "is required"
     elif not isinstance(given, (dict, list)) and "got" not in msg:
         msg = f"{msg[:1].lower()}{msg[1:]}, got {given!r}"
-    return f"{where}: {'.'.join(str(part) for part in loc)}: {_without_secrets(msg, loc, given)}"
+    return line or 0, f"{where}: {'.'.join(str(part) for part in loc)}: {_without_secrets(msg, loc, given)}"
 
 
 _SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|secret|token|(^|_)key$|authorization", re.IGNORECASE)

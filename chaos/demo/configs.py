@@ -20,8 +20,15 @@ STEPS, PACE, LOG_EVERY, SAVE_EVERY = 1200, 0.5, 4, 40
 """The training job: steps, seconds a step, and steps between lines and between checkpoints."""
 
 
+class _Plain(yaml.SafeDumper):
+    """No anchors: the demo's files are there to be read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write(path: Path, document: Any) -> Path:
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.dump(document, Dumper=_Plain, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -101,14 +108,21 @@ def prometheus(layout: Layout, ports: dict[str, int]) -> Path:
                     "static_configs": [
                         {
                             "targets": [f"127.0.0.1:{ports['agent']}"],
-                            "labels": {"node": NODE, "cluster": CLUSTER},
+                            # a name that does not change with the port: with kept data, a GPU's old
+                            # series would otherwise stand beside its new one for five minutes
+                            "labels": {"node": NODE, "cluster": CLUSTER, "instance": f"{NODE}:agent"},
                         }
                     ],
                 },
                 {
                     "job_name": "gpuvigil-central",
                     "honor_labels": True,
-                    "static_configs": [{"targets": [f"127.0.0.1:{ports['central']}"], "labels": {"cluster": CLUSTER}}],
+                    "static_configs": [
+                        {
+                            "targets": [f"127.0.0.1:{ports['central']}"],
+                            "labels": {"cluster": CLUSTER, "instance": "central"},
+                        }
+                    ],
                 },
             ],
         },

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.base import drillfile
+from agent.base.catalogue import gpu
 from agent.base.errors import VigilError
+from chaos import measure
 from chaos.demo import configs, parts
 from chaos.demo.layout import Layout
 from chaos.demo.process import Part, PartFailed, stop
@@ -62,6 +64,8 @@ class Stack:
                     self.parts.append(part)
         for part in self.parts:
             self._attempt(part.name, lambda part=part: self._await(part))  # type: ignore[misc]
+        if self.real and "agent" not in self.lost:
+            self._attempt("gpus", self._driver_answers)
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watcher.start()
 
@@ -118,6 +122,13 @@ class Stack:
         self._attempt("alertmanager", lambda: _command(routes))
         if not parts.absent("engine"):
             self._attempt("engine", self._model)
+
+    def _driver_answers(self) -> None:
+        agent = measure.Agent(configs.local(self.ports["agent"]))
+        if agent.value(gpu.DRIVER_UP.name, {}) != 1:
+            raise PartFailed(
+                "no NVIDIA driver answers on this node: `gpuvigil doctor` says why; the rest runs without GPUs"
+            )
 
     def _model(self) -> None:
         from chaos.demo import tiny_model

@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self._reading = False
         self._task: asyncio.Task[None] | None = None
         self._peer = ""
-        self._lingering = False
+        self.lingering = False
 
     # asyncio.Protocol
 
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self.lingering:
             return
         if data and not self._reading:
             self._reading = True
@@ -77,10 +77,10 @@ class Connection(asyncio.Protocol):
             self._refuse(HttpError(error.error_status_hint, f"not a proper HTTP/1.1 request: {error}"))
 
     def eof_received(self) -> bool:
-        return self.busy and not self._lingering  # a client that half-closes still gets its answer
+        return self.busy and not self.lingering  # a client that half-closes still gets its answer
 
     def resume_writing(self) -> None:
-        if self.busy and self._task is None and not self._lingering and self._transport is not None:
+        if self.busy and self._task is None and not self.lingering and self._transport is not None:
             self._transport.resume_reading()
             self._rest()
             self.data_received(b"")
@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         """Close after the answer; unread input is thrown away for a moment, lest a reset overtake the answer."""
-        self._lingering = self.busy = True
+        self.lingering = self.busy = True
         if self._transport is not None and self._transport.can_write_eof() and self._reading:
             self.deadline = self._server.now() + _LINGER_SECONDS
             self._transport.write_eof()

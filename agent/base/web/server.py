@@ -194,7 +194,8 @@ class Server:
             await asyncio.sleep(1.0)
             now = self.now()
             for connection in [each for each in self.connections if each.deadline < now and not each.dying]:
-                self.refused["deadline"] += 1
+                if not connection.lingering:  # it was counted when it was refused
+                    self.refused["deadline"] += 1
                 connection.expire()
 
     def touch(self, connection: Connection) -> None:

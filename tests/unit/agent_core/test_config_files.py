@@ -60,11 +60,32 @@ def test_what_is_wrong_is_named_with_its_line(text, problem):
 
 
 def test_the_environment_overrides_the_file_and_is_named_when_wrong():
-    config = loads_config("tick: 2s", environ={"GPUVIGIL_TICK": "x", "GPUVIGIL_COLLECTORS__GPU__EXPECTED": "8"})
+    config = loads_config("tick: 2s", environ={"GPUVIGIL_TICK": "3s", "GPUVIGIL_COLLECTORS__GPU__EXPECTED": "8"})
     assert config.collectors.gpu.expected == 8
-    assert config.tick == 2, "a variable without __ is not ours"
-    with pytest.raises(ConfigError, match="environment GPUVIGIL_COLLECTORS__GPU__EXPECTED"):
-        loads_config("", environ={"GPUVIGIL_COLLECTORS__GPU__EXPECTED": "many"})
+    assert config.tick == 3
+    assert loads_config("tick: 2s", environ={"GPUVIGIL_SIM_STATE": "x"}).tick == 2, "the simulator's own"
+    for name, value in (
+        ("GPUVIGIL_COLLECTORS__GPU__EXPECTED", "many"),
+        ("GPUVIGIL_LISTEN", "junk"),
+        ("GPUVIGIL_FOO", "1"),
+        ("GPUVIGIL_COLLECTORS__GPV", "{expected: 8}"),
+    ):
+        with pytest.raises(ConfigError, match=f"environment {name}"):
+            loads_config("", environ={name: value})
+    with pytest.raises(ConfigError, match="set by another variable"):
+        loads_config("", environ={"GPUVIGIL_LOG": "x", "GPUVIGIL_LOG__LEVEL": "info"})
+
+
+def test_mistakes_are_told_in_the_order_of_the_file():
+    text = "".join(f"wrong{number}: 1\n" for number in range(12))
+    with pytest.raises(ConfigError) as error:
+        loads_config(text, environ={})
+    assert [int(line.split(":")[1]) for line in str(error.value).splitlines()] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("kind", ["agent", "central"])
+def test_the_kind_of_a_file_is_told_by_its_name(kind, capsys):
+    assert main(["config", "check", str(EXAMPLE.with_name(f"{kind}.yaml"))]) == 0
 
 
 @pytest.mark.parametrize("seconds", [0, 0.25, 0.0001, 1, 15, 60, 90, 3600, 86400, 90061, 1209600])

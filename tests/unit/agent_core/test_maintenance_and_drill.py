@@ -86,6 +86,9 @@ def test_the_command(tmp_path, capsys):
     assert run("off") == (0, {"active": False, "was_set": True})
     assert main(["agent", "maintenance", "on", "--for", "90", "--why", "x", *common]) == 2
     assert "duration with a unit" in capsys.readouterr().err
+    for wrong in (("0s", "x"), ("400d", "x"), ("1h", "")):
+        assert main(["agent", "maintenance", "on", "--for", wrong[0], "--why", wrong[1], *common]) == 2
+        assert "maintenance" in capsys.readouterr().err
     Path(tmp_path, "state", maintenance.NAME).write_text("?")
     assert main(["agent", "maintenance", "status", *common]) == 1
     assert "not a maintenance file" in capsys.readouterr().err

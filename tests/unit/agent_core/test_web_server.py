@@ -169,6 +169,14 @@ def test_slow_loris_is_dropped_however_busily_it_dribbles(serve):
     assert served.server.refused["deadline"] >= 1
 
 
+def test_a_client_that_is_never_done_is_counted_once(serve, until):
+    served = serve(limits={"request_seconds": 0.5})
+    with served.connect() as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nX: y")  # and neither more nor an end, even after the 408
+        until(lambda: not served.server.connections)
+    assert served.server.refused["deadline"] == 1
+
+
 def dribble(sock, data):
     """Send a byte every 0.1 s; what the server said when it hung up, or None if it never did."""
     for byte in data:
