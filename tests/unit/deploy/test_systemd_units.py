@@ -113,7 +113,7 @@ def test_the_commands_that_the_units_start_exist() -> None:
 
     for unit in UNITS:
         for name, command in settings(unit.read_text(encoding="utf-8")):
-            if name in ("ExecStart", "ExecStartPre"):
+            if name == "ExecStart":
                 noun, *rest = command.split()[1:]
                 with pytest.raises(SystemExit) as ended:
                     cli.main([noun, rest[0], "--help"])
@@ -125,18 +125,18 @@ def test_the_run_directory_is_made_by_tmpfiles() -> None:
     assert "d /run/gpuvigil 0755 root root -" in lines
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_the_check_before_the_start_accepts_the_example_and_refuses_a_bad_file(
-    unit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", ["agent", "central"])
+def test_a_bad_file_ends_the_start_for_good_and_the_example_is_good(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from agent import cli
 
-    checks = [value for name, value in settings(unit.read_text(encoding="utf-8")) if name == "ExecStartPre"]
-    for command in checks:
-        *words, path = command.split()[1:]
-        example = SYSTEMD.parent / Path(path).name
-        assert cli.main([*words, str(example)]) == 0, capsys.readouterr().err
-        bad = tmp_path / "bad.yaml"
-        bad.write_text("no_such_key: 1\n")
-        assert cli.main([*words, str(bad)]) == 2
-    assert checks or "verify-service" in unit.read_text(encoding="utf-8")
+    given = dict(settings((SYSTEMD / f"gpuvigil-{kind}.service").read_text(encoding="utf-8")))
+    assert given["RestartPreventExitStatus"] == "2"
+    assert "ExecStartPre" not in given, "its failure is started again for ever: RestartPreventExitStatus= ignores it"
+    *words, path = given["ExecStart"].split()[1:]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("no_such_key: 1\n")
+    assert cli.main([*words, str(bad)]) == 2
+    assert f"{bad}:1: no_such_key" in capsys.readouterr().err
+    assert cli.main(["config", "check", "--kind", kind, str(SYSTEMD.parent / Path(path).name)]) == 0
