@@ -1,4 +1,4 @@
-"""`gpuvigil detect eta|score`: detection on files, without a service."""
+"""`gpuvigil detect eta|score|backtest|explain|tune`: detection without a service."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.base.config import parse_duration
 from agent.base.errors import CannotTell, ConfigError, Exit
+from alerts import past_cli
 
 if TYPE_CHECKING:
     from alerts.detect.bands import Array
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     score.add_argument("--time-format", help="strptime layout of the times, where they can be read in two ways")
     score.add_argument("-o", "--output", default="text", choices=("text", "json"))
     score.set_defaults(run=_score)
+    past_cli.configure(verbs)
 
 
 def _seconds(text: str) -> float:

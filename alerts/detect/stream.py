@@ -1,8 +1,10 @@
-"""A series scored as a live monitor would have: the score at t uses nothing after t."""
+"""Series scored as a live monitor would have: the score at t uses nothing after t."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,21 +13,13 @@ from alerts.detect.model import Options, model
 
 DAY = 86400.0
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores (R,) and bands (R,) each, in the order of the rows given; NaN while warming up. `why` tells the choice."""
-
-    scores: Array
-    yhat: Array
-    lower: Array
-    upper: Array
-    why: str
+Progress = Callable[[float], None]
+"""Told the share that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to score: the same settings as those of a monitor."""
+    """How to score: the same settings as those of a monitor; times in seconds."""
 
     model: str = "auto"
     options: Options = field(default_factory=Options)
@@ -37,52 +31,74 @@ class How:
     min_history: float = 2 * DAY
 
 
+class Replayed(NamedTuple):
+    """Bands and scores (T, N) of a replay, and why each series' model was used (N)."""
+
+    bands: Bands
+    scores: Array
+    why: tuple[str, ...]
+
+
+class Scored(NamedTuple):
+    """Scores (R,) of one series in the order of its rows, NaN while warming up, and why its model was used."""
+
+    scores: Array
+    why: str
+
+
 def score_series(times: Array, values: Array, how: How) -> Scored:
     """Score one series: Unix times (R,) in any order, values (R,) with NaN where missing."""
     order = np.argsort(times, kind="stable")
-    t, y = times[order], values[order]
-    chosen = model(how.model)
-    bands, why = (_online if chosen.online else _offline)(t, y, how)
-    bands = bands.clipped(how.data_range)
-    scores = anomaly_score(y[:, None], bands, how.floors, how.direction, how.data_range)[:, 0]
+    found = replay(times[order], values[order, None], how)
     back = np.empty(len(order), dtype=np.intp)
     back[order] = np.arange(len(order))
-    yhat, lower, upper = (part[back, 0] for part in bands)
-    return Scored(scores[back], yhat, lower, upper, why)
+    return Scored(found.scores[back, 0], found.why[0])
 
 
-def _online(t: Array, y: Array, how: How) -> tuple[Bands, str]:
-    step = typical_step(t)
-    # The step is known of a live monitor; the point before the first tells it without telling a value.
-    state = model(how.model).fit(np.array([t[0] - step]), np.array([[np.nan]]), how.options)
-    if len(t) > 1:
-        state = model(how.model).fit(np.array([t[0] - 2 * step, t[0] - step]), np.full((2, 1), np.nan), how.options)
+def replay(times: Array, values: Array, how: How, progress: Progress = lambda share: None) -> Replayed:
+    """Score series on one grid: Unix times (T,) ascending, values (T, N) with NaN where missing.
+
+    An offline model is fitted every `fit_every` to what came before, an online one learns each row after it is scored.
+    """
+    chosen = model(how.model)
+    bands, why = (_online if chosen.online else _offline)(times, values, how, progress)
+    bands = bands.clipped(how.data_range)
+    return Replayed(bands, anomaly_score(values, bands, how.floors, how.direction, how.data_range), why)
+
+
+def _online(times: Array, values: Array, how: How, progress: Progress) -> tuple[Bands, tuple[str, ...]]:
+    step, series = typical_step(times), values.shape[1]
+    # A live monitor knows the step of its grid: two moments before the first tell it, and no value.
+    before = np.array([times[0] - 2 * step, times[0] - step])
+    state = model(how.model).fit(before, np.full((2, series), np.nan), how.options)
     parts = []
-    for row in range(len(t)):
-        moment = t[row : row + 1]
+    for row in range(len(times)):
+        moment = times[row : row + 1]
         parts.append(state.forecast(moment))
-        state = state.update(moment, y[row : row + 1, None])
-    bands = Bands(*(np.concatenate(group) for group in zip(*parts, strict=True)))
-    why = getattr(state, "why", None)
-    return bands, why(0) if why is not None else how.model
+        state = state.update(moment, values[row : row + 1])
+        if row % 100 == 0:
+            progress(row / len(times))
+    tell = getattr(state, "why", lambda column: how.model)
+    return Bands(*(np.concatenate(group) for group in zip(*parts, strict=True))), tuple(map(tell, range(series)))
 
 
-def _offline(t: Array, y: Array, how: How) -> tuple[Bands, str]:
-    bands = Bands(*(np.full((len(t), 1), np.nan) for _ in range(3)))
-    moment = float(t[0]) + how.min_history
-    while moment <= t[-1]:
-        past = (t < moment) & (t >= moment - how.fit_window)
-        ahead = (t >= moment) & (t < moment + how.fit_every)
-        if np.count_nonzero(~np.isnan(y[past])) >= model(how.model).min_points and ahead.any():
-            found = model(how.model).fit(t[past], y[past, None], how.options).forecast(t[ahead])
+def _offline(times: Array, values: Array, how: How, progress: Progress) -> tuple[Bands, tuple[str, ...]]:
+    bands = Bands(*(np.full(values.shape, np.nan) for _ in range(3)))
+    moment = float(times[0]) + how.min_history
+    while moment <= times[-1]:
+        past = (times < moment) & (times >= moment - how.fit_window)
+        ahead = (times >= moment) & (times < moment + how.fit_every)
+        if ahead.any() and np.count_nonzero(past) >= model(how.model).min_points:
+            found = model(how.model).fit(times[past], values[past], how.options).forecast(times[ahead])
             for part, new in zip(bands, found, strict=True):
                 part[ahead] = new
         moment += how.fit_every
-    return bands, how.model
+        progress((moment - times[0]) / max(times[-1] - times[0], 1.0))
+    return bands, (how.model,) * values.shape[1]
 
 
-def typical_step(t: Array) -> float:
+def typical_step(times: Array) -> float:
     """Seconds between two points, as a rule."""
-    gaps = np.diff(t)
+    gaps = np.diff(times)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps)) if len(gaps) else 300.0
