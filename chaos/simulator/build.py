@@ -28,23 +28,6 @@ CONTROL: Final = "libgpuvigil-control.so"
 TARGETS: Final = ("simulator", "overlay")
 
 _FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
-_CORE: Final = ("state.c", "curves.c", "model.c")
-_CONTROL: Final = ("control.c", "layout.c", *_CORE)
-_COMMON: Final = ("entry.c", "layer.c", "field_table.c", "watch.c", *_CORE)
-_LIBRARIES: Final = {
-    "simulator": (
-        "device.c",
-        "getters.c",
-        "structures.c",
-        "processes.c",
-        "quantity.c",
-        "fields.c",
-        "gpm.c",
-        "events.c",
-        *_COMMON,
-    ),
-    "overlay": ("overlay.c", "overlay_getters.c", "overlay_events.c", *_COMMON),
-}
 _SYMBOL: Final = re.compile(r"^(nvml[A-Za-z0-9_]+|gpuvigil_sim)$")
 _FIX: Final = "apt install gcc libc6-dev (or dnf install gcc glibc-devel)"
 
@@ -78,18 +61,24 @@ def build(
         if stamp.exists() and stamp.read_text(encoding="ascii") == wanted and (folder / LIBRARY).exists():
             return folder
         stamp.unlink(missing_ok=True)
-        sources = [SOURCES / name for name in _LIBRARIES[target]]
+        files = sources(target)
         # Bsymbolic: calls from the library to itself stay in it, whatever else the process has loaded.
         further = [f"-Wl,-soname,{LIBRARY}", "-Wl,-Bsymbolic", *flags]
         if real is not None:
-            sources.append(_forwarding(folder, symbols))
+            files.append(_forwarding(folder, symbols))
             further.append(f"-Wl,--version-script={_exports(folder, symbols)}")
         if not any("sanitize" in flag for flag in flags):  # those symbols come with the program
             further.append("-Wl,-z,defs")
-        _compile(folder / LIBRARY, sources, further)
-        _compile(folder / CONTROL, [SOURCES / name for name in _CONTROL], flags)
+        _compile(folder / LIBRARY, files, further)
+        _compile(folder / CONTROL, sources("control"), flags)
         stamp.write_text(wanted, encoding="ascii")
     return folder
+
+
+def sources(target: str) -> list[Path]:
+    """The C files of "simulator", "overlay" or "control"; the folder says where each belongs."""
+    folders = (target, "core") if target == "control" else (target, "common", "core")
+    return [file for folder in folders for file in sorted((SOURCES / folder).glob("*.c"))]
 
 
 def _home() -> Path:
@@ -101,9 +90,9 @@ def _home() -> Path:
 
 
 def _hash(target: str, symbols: Sequence[str], flags: Sequence[str]) -> str:
-    digest = hashlib.sha256(repr((_FLAGS, _LIBRARIES[target], _CONTROL, list(symbols), list(flags))).encode())
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    digest = hashlib.sha256(repr((_FLAGS, target, list(symbols), list(flags))).encode())
+    for source in sorted(SOURCES.rglob("*.*")):
+        digest.update(str(source.relative_to(SOURCES)).encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()
 
 
@@ -157,14 +146,14 @@ def _exports(folder: Path, symbols: Sequence[str]) -> Path:
     return script
 
 
-def _compile(output: Path, sources: Sequence[Path], flags: Sequence[str]) -> None:
+def _compile(output: Path, files: Sequence[Path], flags: Sequence[str]) -> None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise VigilError(f"the simulator is built from C on first use and no compiler is here: {_FIX}")
     handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=output.name)
     os.close(handle)
     try:
-        command = [compiler, *_FLAGS, f"-I{SOURCES}", *flags, "-o", temporary, *map(str, sources)]
+        command = [compiler, *_FLAGS, f"-I{SOURCES}", *flags, "-o", temporary, *map(str, files)]
         result = subprocess.run(
             [*command, "-lm", "-lpthread", "-ldl"], capture_output=True, text=True, check=False, cwd=output.parent
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +29,7 @@ def test_a_second_build_uses_the_first(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_changed_sources_are_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "csrc"
-    copy.mkdir()
-    for source in builder.SOURCES.iterdir():
-        (copy / source.name).write_bytes(source.read_bytes())
+    shutil.copytree(builder.SOURCES, copy)
     monkeypatch.setattr(builder, "SOURCES", copy)
     folder = builder.build(into=tmp_path / "out")
     first = (folder / "stamp").read_text()
@@ -94,9 +93,7 @@ def test_installed_it_builds_in_the_users_cache(tmp_path: Path) -> None:
         target = site / part
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((root / part).read_bytes())
-    (site / "chaos" / "simulator" / "csrc").mkdir()
-    for source in builder.SOURCES.iterdir():
-        (site / "chaos" / "simulator" / "csrc" / source.name).write_bytes(source.read_bytes())
+    shutil.copytree(builder.SOURCES, site / "chaos" / "simulator" / "csrc")
     result = subprocess.run(
         [sys.executable, "-c", "from chaos.simulator.build import build; print(build())"],
         env={**os.environ, "PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path / "cache")},
@@ -110,6 +107,9 @@ def test_installed_it_builds_in_the_users_cache(tmp_path: Path) -> None:
 
 
 def test_no_binary_is_among_the_sources() -> None:
-    assert {source.suffix for source in builder.SOURCES.iterdir()} <= {".c", ".h", ".def"}
-    for source in builder.SOURCES.iterdir():
+    files = [source for source in builder.SOURCES.rglob("*") if source.is_file()]
+    assert {source.suffix for source in files} == {".c", ".h", ".def"}
+    for source in files:
         source.read_text(encoding="ascii")
+    used = {*builder.sources("simulator"), *builder.sources("overlay"), *builder.sources("control")}
+    assert {source for source in files if source.suffix == ".c"} == used, "every file belongs to a target"

@@ -30,8 +30,8 @@ def compile_stress(output: Path, flags: list[str], sources: list[Path]) -> Path:
 
 
 def program(kind: str, folder: Path) -> Path:
-    names = dict.fromkeys((*builder._LIBRARIES["simulator"], "control.c"))
-    return compile_stress(folder / f"stress-{kind}", FLAGS[kind], [builder.SOURCES / name for name in names])
+    sources = dict.fromkeys((*builder.sources("simulator"), *builder.sources("control")))
+    return compile_stress(folder / f"stress-{kind}", FLAGS[kind], list(sources))
 
 
 def run(
@@ -73,8 +73,7 @@ def test_half_a_minute_of_stress_is_clean(tmp_path: Path, kind: str) -> None:
 def test_the_overlay_is_clean_too(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a simulator as the real library, built with the same sanitizer; both worlds change at once."""
     real = builder.build("simulator", flags=FLAGS[kind], into=tmp_path / "real") / builder.LIBRARY
-    names = dict.fromkeys((*builder._LIBRARIES["overlay"], "control.c"))
-    sources = [builder.SOURCES / name for name in names]
+    sources = list(dict.fromkeys((*builder.sources("overlay"), *builder.sources("control"))))
     sources.append(builder._forwarding(tmp_path, builder._symbols(real)))
     stress = compile_stress(tmp_path / "stress", FLAGS[kind], sources)
     state, overlay = tmp_path / "state", tmp_path / "overlay"
