@@ -87,7 +87,6 @@ def agent(layout: Layout, ports: dict[str, int], simulated: bool) -> Path:
                             "directory": str(layout.checkpoints),
                             # twice the job's pace: a stack that was stopped and came back is no page
                             "interval": f"{2 * SAVE_EVERY * PACE:g}s",
-                            "interval": f"{round(SAVE_EVERY * PACE)}s",
                         }
                     ],
                 },
