@@ -11,7 +11,9 @@ from agent.health.journal import JournalLog
 from agent.health.kmsg import KernelLog, Record
 
 Source = Literal["auto", "kmsg", "journal"]
-JOURNAL_FIX: Final = "the agent's user must be in group systemd-journal; or install the drop-in kmsg.conf"
+JOURNAL_FIX: Final = (
+    "`journalctl -k` must show messages to the agent's user (group systemd-journal); else install the drop-in kmsg.conf"
+)
 KMSG_FIX: Final = "give the unit CAP_SYSLOG (drop-in kmsg.conf), or set collectors.xid.source: journal"
 
 

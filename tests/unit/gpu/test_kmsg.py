@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from agent.health.kmsg import KernelLog, parse
 
+needs_kmsg = pytest.mark.skipif(
+    not os.access("/dev/kmsg", os.R_OK), reason="/dev/kmsg is not there or not readable for this user"
+)
 DATA = Path(__file__).parents[2] / "data" / "kernel" / "kmsg.1.log"
 
 
@@ -118,7 +121,7 @@ def test_no_log_is_an_error_that_names_it(tmp_path: Path) -> None:
         KernelLog(tmp_path / "nothing", "boot").read(1)
 
 
-@pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="/dev/kmsg is not there or not readable for this user")
+@needs_kmsg
 def test_the_real_log_is_read_once() -> None:
     log = KernelLog("/dev/kmsg", "boot")
     try:
@@ -131,3 +134,19 @@ def test_the_real_log_is_read_once() -> None:
     seen = {record.seq for record in first}
     assert not seen & {record.seq for record in again.read(100_000)}
     again.close()
+
+
+@needs_kmsg
+def test_the_real_log_is_read_on_from_where_the_journals_reader_stopped() -> None:
+    log = KernelLog("/dev/kmsg", "boot")
+    try:
+        whole = log.read(100_000)
+    except OSError as error:
+        pytest.skip(f"/dev/kmsg: {error}")
+    usec = log.state()["usec"]
+    log.close()
+    assert whole
+    again = KernelLog("/dev/kmsg", "boot", {"boot_id": "boot", "journal": "s=1;i=1", "usec": usec})
+    assert not {record.seq for record in whole} & {record.seq for record in again.read(100_000)}
+    again.close()
+    assert again.lost == 0
