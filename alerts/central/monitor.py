@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from alerts.central.schedule import share
 from alerts.central.settings import Monitor
 from alerts.central.watching import View, Watching
 from alerts.detect.bands import Array, Bands, Floors, anomaly_score
-from alerts.detect.model import Fitted, Options, model
+from alerts.detect.model import Fitted, Options, judge, model
 
 SHOWN = (SCORE, YHAT, YHAT_LOWER, YHAT_UPPER)
 """What is exported of a series."""
@@ -114,7 +114,10 @@ class Watch(Watching):
         rows = math.ceil(2.5 * settings.fit_every / settings.step) + 2
         ahead = (ring.head + 1 + np.arange(rows)) * settings.step
         self._pending_for = (tuple(ring.keys), ring.head)
-        self._pending = self._submit(learn, settings.model, self._options, times[start:], values[start:], ahead)
+        options = (
+            replace(self._options, groups=_groups(ring.keys, settings.peers_by)) if settings.peers_by else self._options
+        )
+        self._pending = self._submit(learn, settings.model, options, times[start:], values[start:], ahead)
         self._next_fit = now + settings.fit_every * (1.0 if self._forecast else 1.0 + share(settings.name))
 
     def _ready(self, times: Array, values: Array) -> npt.NDArray[np.bool_]:
@@ -211,18 +214,20 @@ class Watch(Watching):
             good = (index >= 0) & (index < width)
             for part, source in zip(bands, forecast.bands, strict=True):
                 part[good] = source[index[good]]
-        else:
-            state, parts = forecast.state, []
-            for offset in range(len(values)):
-                moment = np.array([(first + offset) * settings.step])
-                parts.append(state.forecast(moment))
-                state = state.update(moment, values[offset : offset + 1])
-            self._forecast = Forecast(forecast.keys, forecast.first, forecast.bands, forecast.fitted_at, state)
-            if not parts:
-                return forecast.bands.at(slice(0, 0)), values
-            bands = Bands(*(np.concatenate(group) for group in zip(*parts, strict=True)))
-        bands = bands.clipped(settings.data_range)
-        return bands, anomaly_score(values, bands, self._floors, settings.direction, settings.data_range)
+            bands = bands.clipped(settings.data_range)
+            scores = anomaly_score(values, bands, self._floors, settings.direction, settings.data_range)
+            return bands, scores
+        state, parts = forecast.state, []
+        for offset in range(len(values)):
+            moment, point = np.array([(first + offset) * settings.step]), values[offset : offset + 1]
+            bands, score = judge(state, moment, point, self._floors, settings.direction, settings.data_range)
+            parts.append((*bands, score))
+            state = state.update(moment, point)
+        self._forecast = Forecast(forecast.keys, forecast.first, forecast.bands, forecast.fitted_at, state)
+        if not parts:
+            return forecast.bands.at(slice(0, 0)), values
+        *edges, scores = (np.concatenate(group) for group in zip(*parts, strict=True))
+        return Bands(*edges), scores
 
     def _families(self, newest: Scored) -> Families:
         """The newest values as the page takes them; what has no score is absent, neither NaN nor 0."""
@@ -272,3 +277,9 @@ class Watch(Watching):
             raise ValueError("a forecast of other series")
         self._forecast = Forecast(keys, int(kept["first"]), bands, float(kept["fitted_at"]), None)
         self._scored, self._next_fit = found["scored"], float(found["next_fit"])
+
+
+def _groups(keys: list[Labels], by: tuple[str, ...]) -> tuple[int, ...]:
+    """The number of each series' group: those that agree in the labels `by` are peers."""
+    known: dict[tuple[str, ...], int] = {}
+    return tuple(known.setdefault(tuple(dict(key).get(name, "") for name in by), len(known)) for key in keys)

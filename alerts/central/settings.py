@@ -60,6 +60,9 @@ class Monitor(Model):
     daily: bool | None = Field(default=None, description="Daily cycle; unset: when two are in the history.")
     weekly: bool | None = Field(default=None, description="Weekly cycle; unset: when two are in the history.")
     span: int = Field(default=288, ge=2, description="Points over which online models forget.")
+    peers_by: tuple[str, ...] = Field(
+        default=(), description="model: peers compares series that agree in these labels."
+    )
     synthetic: Literal["exclude", "include"] = "exclude"
     series_limit: int | None = Field(default=None, ge=1, description="Overrides prometheus.series_limit.")
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from agent.base.errors import ConfigError
-from alerts.detect.bands import Array, Bands
+from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Options:
         changepoint_range: share of the history in which it may.
         span: points over which online models forget.
         seed: every draw is reproducible.
+        groups: which series are peers, one number each (N); None: all of them.
     """
 
     interval: float = 0.99
@@ -41,6 +42,7 @@ class Options:
     changepoint_range: float = 0.8
     span: int = 288
     seed: int = 1
+    groups: tuple[int, ...] | None = None
 
     def cycles(self, times: Array) -> tuple[bool, bool]:
         """Whether to model the daily and the weekly cycle, given the times of the history (T,)."""
@@ -60,6 +62,26 @@ class Fitted(Protocol):
         """The model after the points (K,), (K, N) as well; an offline model stays as it is."""
 
 
+def judge(
+    fitted: Fitted,
+    times: Array,
+    values: Array,
+    floors: Floors,
+    direction: Direction,
+    data_range: tuple[float, float] | None = None,
+) -> tuple[Bands, Array]:
+    """Bands and scores (1, N) of the values (1, N) at one moment (1,), before they are learnt.
+
+    A model with a `judge` of its own may look at the moment itself; where it gives no score the bands do.
+    """
+    own = getattr(fitted, "judge", None)
+    bands, scores = own(times, values) if own is not None else (fitted.forecast(times), None)
+    bands = bands.clipped(data_range)
+    if scores is None:
+        scores = anomaly_score(values, bands, floors, direction, data_range)
+    return bands, scores
+
+
 class Model(Protocol):
     """A way to learn. `online` models are to be updated with each point before the next is scored."""
 
@@ -72,6 +94,11 @@ class Model(Protocol):
 
 
 _WHERE = {
+    "level_shift": "alerts.detect.shape:Shift",
+    "peers": "alerts.detect.shape:Peers",
+    "rolling_quantile": "alerts.detect.quantiles:RollingQuantile",
+    "seasonal_quantile": "alerts.detect.quantiles:SeasonalQuantile",
+    "stuck": "alerts.detect.shape:Stuck",
     "auto": "alerts.detect.auto:Auto",
     "ewma": "alerts.detect.ewma:Ewma",
     "prophet": "alerts.detect.prophet_reference:ProphetReference",

@@ -136,7 +136,7 @@ class RobustState:
 
     def _recent(self, ring: Array, cells: int, least: int = LEAST) -> Array:
         index = np.arange(self.last - min(cells, len(ring)) + 1, self.last + 1) % len(ring)
-        return _quantile(np.sort(ring[index], axis=0), 0.5, least)
+        return quantile(np.sort(ring[index], axis=0), 0.5, least)
 
     def _same_time(self, cell: int) -> Array:
         """Median of the same time of day, an hour to each side, in the days before."""
@@ -146,7 +146,7 @@ class RobustState:
         known = [place for place in past if self.last - len(ring) < place <= self.last]
         if not known:
             return np.full(ring.shape[1], np.nan)
-        return _quantile(np.sort(ring[np.array(known) % len(ring)], axis=0), 0.5, 3)
+        return quantile(np.sort(ring[np.array(known) % len(ring)], axis=0), 0.5, 3)
 
 
 class Robust:
@@ -187,10 +187,10 @@ class Robust:
 
 def _middle(a: Array, b: Array, c: Array) -> Array:
     """Median of three values (N,) each; of those that are there."""
-    return _quantile(np.sort(np.stack([a, b, c]), axis=0), 0.5, 1)
+    return quantile(np.sort(np.stack([a, b, c]), axis=0), 0.5, 1)
 
 
-def _quantile(ordered: Array, q: float, least: int) -> Array:
+def quantile(ordered: Array, q: float, least: int) -> Array:
     """Quantile of sorted rows (NaN last)."""
     count = (~np.isnan(ordered)).sum(axis=0)
     place = np.maximum(q * (count - 1), 0.0)
@@ -207,9 +207,9 @@ def _spread(off: Array) -> tuple[Array, Array]:
     Where most values are alike the deviation is 0: then what is usual is the size of the changes that do occur.
     """
     ordered = np.sort(off, axis=0)
-    deviation, tail = 1.4826 * _quantile(ordered, 0.5, LEAST), _quantile(ordered, 0.9, LEAST)
+    deviation, tail = 1.4826 * quantile(ordered, 0.5, LEAST), quantile(ordered, 0.9, LEAST)
     flat = np.flatnonzero(deviation == 0)
     if len(flat):
         some = np.sort(np.where(off[:, flat] > 0, off[:, flat], np.nan), axis=0)
-        tail[flat] = np.fmax(tail[flat], _quantile(some, 0.9, 3))
+        tail[flat] = np.fmax(tail[flat], quantile(some, 0.9, 3))
     return deviation, tail

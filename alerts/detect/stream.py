@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
-from alerts.detect.model import Options, model
+from alerts.detect.model import Options, judge, model
 
 DAY = 86400.0
 
@@ -60,29 +60,32 @@ def replay(times: Array, values: Array, how: How, progress: Progress = lambda sh
 
     An offline model is fitted every `fit_every` to what came before, an online one learns each row after it is scored.
     """
-    chosen = model(how.model)
-    bands, why = (_online if chosen.online else _offline)(times, values, how, progress)
-    bands = bands.clipped(how.data_range)
-    return Replayed(bands, anomaly_score(values, bands, how.floors, how.direction, how.data_range), why)
+    if model(how.model).online:
+        return _online(times, values, how, progress)
+    bands = _offline(times, values, how, progress).clipped(how.data_range)
+    scores = anomaly_score(values, bands, how.floors, how.direction, how.data_range)
+    return Replayed(bands, scores, (how.model,) * values.shape[1])
 
 
-def _online(times: Array, values: Array, how: How, progress: Progress) -> tuple[Bands, tuple[str, ...]]:
+def _online(times: Array, values: Array, how: How, progress: Progress) -> Replayed:
     step, series = typical_step(times), values.shape[1]
     # A live monitor knows the step of its grid: two moments before the first tell it, and no value.
     before = np.array([times[0] - 2 * step, times[0] - step])
     state = model(how.model).fit(before, np.full((2, series), np.nan), how.options)
     parts = []
     for row in range(len(times)):
-        moment = times[row : row + 1]
-        parts.append(state.forecast(moment))
-        state = state.update(moment, values[row : row + 1])
+        moment, point = times[row : row + 1], values[row : row + 1]
+        bands, scores = judge(state, moment, point, how.floors, how.direction, how.data_range)
+        parts.append((*bands, scores))
+        state = state.update(moment, point)
         if row % 100 == 0:
             progress(row / len(times))
     tell = getattr(state, "why", lambda column: how.model)
-    return Bands(*(np.concatenate(group) for group in zip(*parts, strict=True))), tuple(map(tell, range(series)))
+    *edges, scores = (np.concatenate(group) for group in zip(*parts, strict=True))
+    return Replayed(Bands(*edges), scores, tuple(map(tell, range(series))))
 
 
-def _offline(times: Array, values: Array, how: How, progress: Progress) -> tuple[Bands, tuple[str, ...]]:
+def _offline(times: Array, values: Array, how: How, progress: Progress) -> Bands:
     bands = Bands(*(np.full(values.shape, np.nan) for _ in range(3)))
     moment = float(times[0]) + how.min_history
     while moment <= times[-1]:
@@ -94,7 +97,7 @@ def _offline(times: Array, values: Array, how: How, progress: Progress) -> tuple
                 part[ahead] = new
         moment += how.fit_every
         progress((moment - times[0]) / max(times[-1] - times[0], 1.0))
-    return bands, (how.model,) * values.shape[1]
+    return bands
 
 
 def typical_step(times: Array) -> float:

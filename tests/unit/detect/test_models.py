@@ -13,14 +13,18 @@ from alerts.detect.samples import sample
 STEP = 300.0
 TIMES = 1_700_006_400.0 + STEP * np.arange(600)
 AHEAD = TIMES[-1] + STEP * np.arange(1, 7)
+# What these say depends on the moment itself, or on an hour of the week that has been seen before.
+SPECIAL = ("peers", "seasonal_quantile")
+FORECASTING = [name for name in NAMES if name not in SPECIAL]
 FAST = [name for name in NAMES if name != "prophet"]
+INTERVALS = [name for name in FAST if name not in ("stuck", "level_shift")]
 
 
 def fit(name, values, options=None):
     return model(name).fit(TIMES[: len(values)], values, options or Options(daily=True, weekly=False))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORECASTING)
 def test_shapes_and_order_of_the_bands(name):
     values = np.stack([sample("daily", 600, seed=1), sample("noise", 600, seed=2)], axis=1)
     bands = fit(name, values).forecast(AHEAD)
@@ -30,7 +34,7 @@ def test_shapes_and_order_of_the_bands(name):
     assert np.all(np.abs(bands.yhat[:, 1] - 50) < 10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORECASTING)
 def test_a_constant_series_is_expected_to_stay_and_is_silent(name):
     bands = fit(name, np.full((600, 1), 42.0)).forecast(AHEAD)
     np.testing.assert_allclose(bands.yhat, 42.0, rtol=1e-6)
@@ -38,7 +42,7 @@ def test_a_constant_series_is_expected_to_stay_and_is_silent(name):
     assert np.all(scores < 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORECASTING)
 def test_nothing_is_said_of_a_series_without_values(name):
     values = np.full((600, 2), np.nan)
     values[:, 0] = sample("noise", 600)
@@ -47,7 +51,7 @@ def test_nothing_is_said_of_a_series_without_values(name):
     assert not np.isnan(bands.yhat[:, 0]).any()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORECASTING)
 def test_gaps_do_not_break_a_model(name):
     values = sample("daily", 600, seed=3)[:, None].copy()
     values[100:200] = np.nan
@@ -56,7 +60,7 @@ def test_gaps_do_not_break_a_model(name):
     assert np.all(np.abs(bands.yhat - 60) < 40)
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", INTERVALS)
 def test_score_does_not_depend_on_unit_or_offset(name):
     values = sample("noise", 606, seed=4)[:, None]
     scores = []
