@@ -26,7 +26,7 @@ links:
   dashboards: https://grafana.example.org
 ```
 
-The table shows the default profile; `--profile demo` holds nothing but AgentAbsent.
+The table shows the default profile; `--profile demo` holds nothing but AgentAbsent and GpuXid.
 """
 
 BEHAVIOUR = """\
@@ -57,6 +57,13 @@ beside it pages as ever. What happens at the edges:
 **Maintenance.** `gpuvigil agent maintenance on` keeps all alerts of a node quiet until the time given. The flag is
 remembered for {maintenance} of the node's absence, so that it outlives a reboot. Alerts of a whole cluster are not
 kept quiet.
+
+**One loss, one page.** The Xid of a GPU that is lost, or whose driver hangs, is named in GpuLost or GpuDriverHung and
+never alerts as GpuXid, also not afterwards: an Xid up to {hold} before the loss is scraped, during it, or within
+{hold} of the recovery counts to it. One that comes later is told, but not before {told} after the recovery.
+
+**An agent at two addresses** (moved, or scraped by two jobs; after a restart of Prometheus the old address' last values
+stay for five minutes): whichever tells of a fault is believed. AgentDown alone wants all of them to be silent.
 
 **Inhibition** (Alertmanager): GpuLost and GpuDriverHung mute GpuXid of the same GPU; a cluster's page mutes the single
 alerts with the same `fault`; a page mutes its own ticket. A drill mutes nothing but itself.
@@ -104,6 +111,8 @@ def alerts_page() -> str:
     behaviour = BEHAVIOUR.format(
         grace=duration(t.drill_grace),
         xid=duration(t.xid_window),
+        hold=duration(t.timings.gpu_xid.hold),
+        told=duration(t.xid_window + t.timings.gpu_xid.hold),
         memory=duration(t.drill_memory),
         maintenance=duration(t.maintenance_memory),
     )

@@ -10,8 +10,8 @@ from alerts.rules.thresholds import Thresholds
 def recent_xids(t: Thresholds) -> str:
     """A template: the Xids of the alert's GPU in the last two windows, or nothing."""
     return (
-        '{{ with query (printf "'
+        '{{ with query (printf "max by (xid) ('
         + gpu.XID_LAST.name
-        + f"{{uuid='%s'}} > time() - {number(2 * t.xid_window)}"
+        + f"{{uuid='%s'}}) > time() - {number(2 * t.xid_window)}"
         + '" $labels.uuid) }} Recent Xid:{{ range . }} {{ .Labels.xid }}{{ end }}.{{ end }}'
     )

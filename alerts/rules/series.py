@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.base.catalogue import drill
+from agent.base.catalogue import drill, gpu
 from alerts.rules.promql import KEY
 
 NODE: Final = {"cluster": "c1", "node": "n1"}
@@ -13,6 +13,9 @@ ENGINE: Final = {**NODE, "engine": "e1"}
 JOB: Final = {**NODE, "job_id": "j1"}
 DRILLED: Final = {"drill": "d1", "drill_page": "drill"}
 """Labels that an alert gains from `drill_on`."""
+OLD: Final = {"job": "gpuvigil-agent", "instance": "n1:9839"}
+NEW: Final = {"job": "gpuvigil-agent", "instance": "n1:9840"}
+"""One agent at two addresses: after it moved, Prometheus may go on with the old one's last values for five minutes."""
 
 
 def up(job: str, **labels: str) -> str:
@@ -45,4 +48,22 @@ def drill_on(
     return {
         drill.ACTIVE(drill=name, drill_page=page, scope=scope, **what, **where): values,
         drill.EXPIRES(drill=name, **where): values.replace("1x", f"{expires}x"),
+    }
+
+
+def with_xid(up: str, code: str = "79", *, counts: str = "0x7 1x120", **at: str) -> dict[str, str]:
+    """GPU 3 with one Xid that calls for RESTART_BM, at 2 minutes, as its agent exports it.
+
+    Args:
+        up: promtool values of its being there.
+        code: of the Xid.
+        counts: promtool values of the counter by action.
+        at: further labels, for instance the agent's address.
+    """
+    since_seen = counts.replace("0x7", "_x8")  # the series of a code begins with the first such Xid
+    return {
+        gpu.UP(**GPU3, **at): up,
+        gpu.XID_EVENTS(**GPU3, **at, action="RESTART_BM"): counts,
+        gpu.XID_CODES(**GPU3, **at, xid=code, action="RESTART_BM"): since_seen,
+        gpu.XID_LAST(**GPU3, **at, xid=code): since_seen.replace("1x", "120x"),
     }

@@ -48,7 +48,8 @@ class Timings(Model):
     gpu_lost: Timing = Timing(keep="5m")
     gpu_missing: Timing = Timing(hold="2m", keep="5m")
     gpu_driver_hung: Timing = Timing(keep="5m")
-    gpu_xid: Timing = Timing(keep="5m")
+    gpu_xid: Timing = Timing(hold="30s", keep="5m")
+    """Held for two scrapes: the Xid of a loss may be scraped before the loss itself, which is GpuLost's to tell."""
     gpu_fleet_fault: Timing = Timing(keep="5m")
     agent_down: Timing = Timing(hold="2m", keep="5m")
     agent_down_many: Timing = Timing(hold="1m", keep="5m")
@@ -124,6 +125,10 @@ class Thresholds(Model):
 
 
 def _demo() -> Thresholds:
+    held = {
+        "agent_absent": "15s",  # until the first scrape no agent is there: that is a start, not a finding
+        "gpu_xid": "5s",  # a scrape, an evaluation and up to three seconds in the agent lie between Xid and loss
+    }
     return Thresholds(
         scrape="1s",
         evaluation="1s",
@@ -143,8 +148,7 @@ def _demo() -> Thresholds:
         ttft_probes=5,
         disk_window="30m",
         disk_history="20m",
-        # until the first scrape no agent is there: that is a start, not a finding
-        timings=Timings(**{name: Timing(hold="15s" if name == "agent_absent" else 0) for name in Timings.model_fields}),
+        timings=Timings(**{name: Timing(hold=held.get(name, 0)) for name in Timings.model_fields}),
     )
 
 

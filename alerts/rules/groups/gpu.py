@@ -7,7 +7,7 @@ from agent.base.catalogue import gpu, node
 from alerts.rules.evidence import recent_xids
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook
 from alerts.rules.promql import number, per
-from alerts.rules.series import DRILLED, GPU3, NODE, drill_on
+from alerts.rules.series import DRILLED, GPU3, NEW, NODE, OLD, drill_on, with_xid
 from alerts.rules.thresholds import Thresholds
 
 GROUP = Group("gpuvigil-gpu", "GPUs that are gone, missing, hung or complaining")
@@ -24,7 +24,8 @@ def gpu_lost(t: Thresholds) -> Alert:
         fault=fault.fault,
         scope=fault.scope,
         action=fault.action,
-        condition=f"{per('gpu', gpu.UP.name)} == 0",
+        # min: where a GPU is told of twice, a loss that one of them saw is a loss
+        condition=f"{per('gpu', gpu.UP.name, op='min')} == 0",
         timing=t.timings.gpu_lost,
         summary=fault.summary,
         description="GPU {{ $labels.gpu }} ({{ $labels.uuid }}) of {{ $labels.node }} was known and is gone."
@@ -79,9 +80,26 @@ def gpu_lost(t: Thresholds) -> Alert:
                 {
                     gpu.UP(**GPU3, job="a", instance="x"): "0x20",
                     gpu.UP(**GPU3, job="b", instance="y"): "0x20",
-                    gpu.XID_LAST(**GPU3, xid="79"): "10x20",
+                    gpu.XID_LAST(**GPU3, xid="79", job="a", instance="x"): "10x20",
+                    gpu.XID_LAST(**GPU3, xid="79", job="b", instance="y"): "10x20",
                 },
                 {"1m": (Firing(GPU3, told + " Recent Xid: 79."),)},
+            ),
+            Case(
+                "the agent moved and the old address' last word is still 1: the loss is seen all the same",
+                {gpu.UP(**GPU3, **OLD): "1x20 _x60", gpu.UP(**GPU3, **NEW): "_x12 1x4 0x8 1x60"},
+                {"4m": (), "4m30s": (Firing(GPU3, told),), "12m": ()},
+            ),
+            Case(
+                "a loss with its Xid pages here, once, and names the Xid",
+                with_xid("1x7 0x11 1x100"),
+                {
+                    "1m45s": (),
+                    "2m": (Firing(GPU3, told + " Recent Xid: 79."),),
+                    "9m": (Firing(GPU3, told + " Recent Xid: 79."),),
+                    "10m": (),
+                    "20m": (),
+                },
             ),
             Case(
                 "a drill labels its own GPU and no other",
@@ -139,14 +157,14 @@ def gpu_lost(t: Thresholds) -> Alert:
 @GROUP.alert
 def gpu_missing(t: Thresholds) -> Alert:
     fault = hardfaults.GPU_MISSING
-    expected, known = per("node", gpu.EXPECTED.name), per("node", gpu.KNOWN.name)
+    expected, known = gpu.EXPECTED.name, gpu.KNOWN.name
     return Alert(
         name=fault.alert,
         severity="page",
         fault=fault.fault,
         scope=fault.scope,
         action=fault.action,
-        condition=f"{expected}\n- ({known} or 0 * {expected}) > 0",
+        condition=f"{per('node', f'{expected} - ({known} or 0 * {expected})')} > 0",
         timing=t.timings.gpu_missing,
         summary=fault.summary,
         description="{{ $labels.node }} should have more GPUs than it has ever shown: {{ $value }} missing.",
@@ -184,6 +202,20 @@ def gpu_missing(t: Thresholds) -> Alert:
             Case(
                 "a known GPU that is lost pages as GpuLost only",
                 {gpu.EXPECTED(**NODE): "8x30", gpu.KNOWN(**NODE): "8x30", gpu.UP(**GPU3): "0x30"},
+                {"5m": ()},
+            ),
+            Case(
+                "the agent moved: each address is held against itself, so the old one's last word hides nothing",
+                {
+                    **{gpu.EXPECTED(**NODE, **at): "8x30" for at in (OLD, NEW)},
+                    gpu.KNOWN(**NODE, **OLD): "8x30",
+                    gpu.KNOWN(**NODE, **NEW): "7x30",
+                },
+                {"5m": (Firing(NODE, "n1 should have more GPUs than it has ever shown: 1 missing."),)},
+            ),
+            Case(
+                "two addresses of one agent count no GPU twice",
+                {series(**NODE, **at): "8x30" for series in (gpu.EXPECTED, gpu.KNOWN) for at in (OLD, NEW)},
                 {"5m": ()},
             ),
         ),
@@ -230,6 +262,14 @@ def gpu_driver_hung(t: Thresholds) -> Alert:
             ),
             Case("just under: calls return", {stuck: "0x20"}, {"3m": ()}),
             Case("no driver, no such series: nothing", {gpu.EXPECTED(**NODE): "0x20"}, {"3m": ()}),
+            Case(
+                "the agent moved and the old address' last word is still 0: the call is seen all the same",
+                {
+                    gpu.DRIVER_STUCK(**GPU3, **OLD): "0x20",
+                    gpu.DRIVER_STUCK(**GPU3, **NEW, call="nvmlDeviceGetPowerUsage"): "30x20",
+                },
+                {"1m": (Firing(GPU3, told),)},
+            ),
         ),
     )
 

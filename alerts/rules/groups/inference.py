@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.base.catalogue import llm
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook
 from alerts.rules.promql import number, per
-from alerts.rules.series import DRILLED, ENGINE, drill_on
+from alerts.rules.series import DRILLED, ENGINE, NEW, OLD, drill_on
 from alerts.rules.thresholds import Thresholds
 
 GROUP = Group("gpuvigil-inference", "Engines that answer late or not at all")
@@ -22,7 +22,7 @@ def healthz_slow(t: Thresholds) -> Alert:
         fault="healthz_slow",
         scope="engine",
         action="DRAIN_ENGINE",
-        condition=f"{per('engine', llm.HEALTH_OK.name)} == 0\nor\n"
+        condition=f"{per('engine', llm.HEALTH_OK.name, op='min')} == 0\nor\n"
         f"{per('engine', llm.HEALTH_SECONDS.name)} > {number(t.healthz)}",
         timing=t.timings.healthz_slow,
         summary="Engine {{ $labels.engine }} on {{ $labels.node }} fails its health check",
@@ -55,6 +55,24 @@ def healthz_slow(t: Thresholds) -> Alert:
                 "not ok and slow at once: one alert",
                 {seconds: "5x20", ok: "0x20"},
                 {"2m": (Firing(ENGINE, bad),)},
+            ),
+            Case(
+                "the agent moved and the old address' last word is still good: a failure is seen all the same",
+                {
+                    llm.HEALTH_OK(**ENGINE, **OLD): "1x20",
+                    llm.HEALTH_SECONDS(**ENGINE, **OLD): "0.1x20",
+                    llm.HEALTH_OK(**ENGINE, **NEW): "0x20",
+                },
+                {"2m": (Firing(ENGINE, bad),)},
+            ),
+            Case(
+                "... and so is slowness",
+                {
+                    **{llm.HEALTH_OK(**ENGINE, **at): "1x20" for at in (OLD, NEW)},
+                    llm.HEALTH_SECONDS(**ENGINE, **OLD): "0.1x20",
+                    llm.HEALTH_SECONDS(**ENGINE, **NEW): "0.7x20",
+                },
+                {"2m": (Firing(ENGINE, late),)},
             ),
             Case(
                 "an engine taken out of the configuration is no alert",

@@ -8,7 +8,7 @@ from agent.base.catalogue import node
 from agent.base.catalogue import self as own
 from alerts.rules.model import Alert, Case, Firing, Group, Recording, Runbook
 from alerts.rules.promql import MAINTENANCE, number
-from alerts.rules.series import DRILLED, NODE, drill_on, up
+from alerts.rules.series import DRILLED, NEW, NODE, OLD, drill_on, up
 from alerts.rules.thresholds import Thresholds, duration
 
 MAINTENANCE_GROUP = Group("gpuvigil-maintenance", "The maintenance flag as last seen")
@@ -53,6 +53,7 @@ def watchdog(t: Thresholds) -> Alert:
 
 @GROUP.alert
 def agent_down(t: Thresholds) -> Alert:
+    """`max` on purpose: a node is watched as long as it can be scraped at one of its addresses."""
     target = up("gpuvigil-agent", **NODE, instance="n1:9840")
     told = "Prometheus cannot scrape the agent of n1: its GPUs are unwatched."
     return Alert(
@@ -156,6 +157,11 @@ def agent_down_many(t: Thresholds) -> Alert:
             ),
             Case("just under the number", nodes(2, 10), {"5m": ()}),
             Case("just under the share: 3 of 60 is 5 %", nodes(3, 60), {"5m": ()}),
+            Case(
+                "an agent scraped at two addresses is one agent",
+                nodes(2, 10) | {up("gpuvigil-agent", cluster="c1", node=f"n{i}", instance="b"): "0x90" for i in (0, 1)},
+                {"5m": ()},
+            ),
         ),
     )
 
@@ -206,12 +212,9 @@ def agent_absent(t: Thresholds) -> Alert:
 
 @GROUP.alert
 def agent_stale(t: Thresholds) -> Alert:
-    """Compares the agent's own two clocks, so that a node with a wrong clock is not taken for stale."""
-    tick = f"max by (cluster, node) ({own.TICK_TIME})"
-    last = f"max by (cluster, node, collector) ({own.LAST_SUCCESS})"
-    period = f"max by (cluster, node, collector) ({own.PERIOD})"
-    start = f"max by (cluster, node) ({own.START_TIME})"
-    allowed = f"clamp_min({number(t.stale_periods)} * {period}, {number(t.stale_floor)})"
+    """Compares each agent's own two clocks, so that a node with a wrong clock is not taken for stale."""
+    start = f"0 * {own.PERIOD} + ignoring (collector) group_left () {own.START_TIME}"
+    allowed = f"clamp_min({number(t.stale_periods)} * {own.PERIOD}, {number(t.stale_floor)})"
     gpu = {**NODE, "collector": "gpu"}
     snapshot, success, every = own.TICK_TIME(**NODE), own.LAST_SUCCESS(**gpu), own.PERIOD(**gpu)
 
@@ -224,9 +227,10 @@ def agent_stale(t: Thresholds) -> Alert:
         fault="agent_stale",
         scope="node",
         action="CHECK_AGENT",
-        condition=f"{tick} - on (cluster, node) group_right ()\n"
-        f"  ({last} or 0 * {period} + on (cluster, node) group_left () {start})\n"
-        f"> on (cluster, node, collector) {allowed}",
+        condition="max by (cluster, node, collector) (\n"
+        f"  {own.TICK_TIME} - ignoring (collector) group_right ()\n"
+        f"    ({own.LAST_SUCCESS} or {start})\n"
+        f"  > {allowed}\n)",
         timing=t.timings.agent_stale,
         summary="The collector {{ $labels.collector }} of {{ $labels.node }} brings nothing new",
         description="The collector {{ $labels.collector }} of {{ $labels.node }} last succeeded"
@@ -267,6 +271,28 @@ def agent_stale(t: Thresholds) -> Alert:
                 {snapshot: "0+15x80", success: "0x80", every: "300x80"},
                 {"15m": (), "17m": (Firing(gpu, told("17m 0s")),)},
             ),
+            Case(
+                "two agents on one node: what succeeds in one is no success of the other",
+                {
+                    **{own.TICK_TIME(**NODE, instance=at): "0+15x40" for at in "ab"},
+                    **{own.PERIOD(**gpu, instance=at): "15x40" for at in "ab"},
+                    own.LAST_SUCCESS(**gpu, instance="a"): "0+15x40",
+                    own.LAST_SUCCESS(**gpu, instance="b"): "0x40",
+                },
+                {"3m": (Firing(gpu, told("3m 0s")),)},
+            ),
+            Case(
+                "the agent moved: the old address stands still as a whole, which is not staleness",
+                {
+                    own.TICK_TIME(**NODE, **OLD): "0+15x3 60x17",
+                    own.PERIOD(**gpu, **OLD): "15x20",
+                    own.LAST_SUCCESS(**gpu, **OLD): "0+15x3 60x17",
+                    own.TICK_TIME(**NODE, **NEW): "_x3 60+15x17",
+                    own.PERIOD(**gpu, **NEW): "_x3 15x17",
+                    own.LAST_SUCCESS(**gpu, **NEW): "_x3 60+15x17",
+                },
+                {"5m": ()},
+            ),
         ),
     )
 
@@ -280,13 +306,14 @@ def central_down(t: Thresholds) -> Alert:
         fault="central_down",
         scope="monitoring",
         action="CHECK_CENTRAL",
-        condition=f"max by (cluster) ({CENTRAL}) == 0",
+        condition=f"min by (cluster) ({CENTRAL}) == 0",
         timing=t.timings.central_down,
         summary="The central service does not answer",
-        description="No anomaly scores, training ETA or capacity forecasts while it is down.",
+        description="No anomaly scores, training ETA or capacity forecasts while it is down; of several members, those "
+        "of the one that is down.",
         dashboard="fleet_all",
         runbook=Runbook(
-            meaning="Prometheus cannot scrape the central detection service.",
+            meaning="Prometheus cannot scrape the central detection service, or one of its members.",
             impact="TrainingEtaDeviates cannot fire; DiskFull14d falls back to its straight line. Hard faults, latency "
             "and checkpoints are watched as before.",
             diagnosis="`systemctl status gpuvigil-central`, `journalctl -u gpuvigil-central -n 50`; is Prometheus' API "
@@ -300,6 +327,11 @@ def central_down(t: Thresholds) -> Alert:
                 {"5m45s": (), "6m": (Firing({"cluster": "c1"}),), "10m": ()},
             ),
             Case("just under the hold", {target: "1x3 0x19 1x20"}, {"5m45s": (), "7m": ()}),
+            Case(
+                "one of several members is enough: what it watches is watched by nobody",
+                {target: "0x30", up("gpuvigil-central", instance="other:9841", cluster="c1"): "1x30"},
+                {"6m": (Firing({"cluster": "c1"}),)},
+            ),
             Case("not installed: no such target, no alert", {up("gpuvigil-agent", **NODE): "1x40"}, {"9m": ()}),
         ),
     )

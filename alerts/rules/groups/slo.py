@@ -119,7 +119,7 @@ def burn(
         action="SCALE_OUT",
         condition=f"max {BY} (\n  " + "\n  or ".join(pair(one) for one in burns) + "\n)",
         timing=timing,
-        lingers=max(one.short for one in burns),
+        lingers=max(one.short for one in burns) + t.ttft_base,  # the recorded rates look back by themselves
         summary="Engine {{ $labels.engine }} on {{ $labels.node }} spends its TTFT budget too fast",
         description="{{ $value | humanizePercentage }} of the requests to {{ $labels.engine }} on {{ $labels.node }}"
         f" got no first token within {duration(t.ttft)}; {100 * t.ttft_budget:g}% may.",
@@ -198,6 +198,29 @@ def _cases() -> tuple[Case, ...]:
             "native edges without the objective's: not judged by them",
             histogram(native, "0.9", "0+30x240", "0+60x240"),
             {"16m": ()},
+            step,
+        ),
+        Case(
+            "the agent is scraped at two addresses: one alert, and the share stays what it is",
+            histogram({**native, "instance": "a"}, "1", "0+30x240", "0+60x240")
+            | histogram({**native, "instance": "b"}, "1", "0+30x240", "0+60x240"),
+            {"16m": (Firing(ENGINE, told("50%"), "page"),)},
+            step,
+        ),
+        Case(
+            "a drill ends with its outage, and few requests come afterwards: its trace never becomes a real page",
+            {
+                **histogram(native, "1", "0x20 60+60x100", "0+600x20 12060+60x100"),
+                **drill_on("engine", ENGINE, "1x20 _x100"),
+            },
+            {
+                "9m": (Firing({**ENGINE, **DRILLED}, told("100%"), "page"),),
+                "44m": (
+                    Firing({**ENGINE, **DRILLED}, told("76.19%"), "page"),
+                    Firing({**ENGINE, **DRILLED}, told("75.9%"), "ticket"),
+                ),
+                "52m": (Firing({**ENGINE, **DRILLED}, told("71.56%"), "ticket"),),
+            },
             step,
         ),
         Case(

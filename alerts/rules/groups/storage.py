@@ -20,14 +20,15 @@ BY = "by (cluster, node, mountpoint)"
 def disk_full_14d(t: Thresholds) -> Alert:
     """Either the centre's forecast or a straight line may say so; both speak in seconds left.
 
-    The line needs `disk_history`: a burst of one hour on a new file system is no trend.
+    The line needs `disk_history` of the very series it is drawn through: a burst of one hour on a new file system is
+    no trend, nor is the first hour of an agent that moved to another address.
     """
     free = node.FS_AVAIL(fstype=REAL)
     window, history = duration(t.disk_window), duration(t.disk_history)
     line = (
-        f"min {BY} ({free} / -deriv({free}[{window}]) > 0)\n"
-        f"  and {BY.replace('by', 'on')} max {BY} ({free} offset {history})\n"
-        f"  and {BY.replace('by', 'on')} max {BY} ({free} / {node.FS_SIZE(fstype=REAL)}) < {number(t.disk_free)}"
+        f"min {BY} (\n    {free} / -deriv({free}[{window}]) > 0\n"
+        f"    and {free} offset {history}\n"
+        f"    and {free} / {node.FS_SIZE(fstype=REAL)} < {number(t.disk_free)}\n  )"
     )
     forecast = f"min {BY} ({central.EXHAUSTION(bound='expected', mountpoint='!=')})"
     step = "30m"
@@ -67,6 +68,17 @@ def disk_full_14d(t: Thresholds) -> Alert:
                 "just under: the same pace on a disk with much space left",
                 {node.FS_AVAIL(**FS): "900-1x100", size: "1000x100"},
                 {"40h": ()},
+                step,
+            ),
+            Case(
+                "the agent moved: the old address' history is none of the new one's",
+                {
+                    node.FS_AVAIL(**FS, instance="a"): "400x60 _x40",
+                    node.FS_SIZE(**FS, instance="a"): "1000x60 _x40",
+                    node.FS_AVAIL(**FS, instance="b"): "_x60 400-5x40",
+                    node.FS_SIZE(**FS, instance="b"): "_x60 1000x40",
+                },
+                {"36h": ()},
                 step,
             ),
             Case(

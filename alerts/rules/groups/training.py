@@ -17,7 +17,7 @@ IDLE = "job:gpuvigil_train_idle_timestamp_seconds:last"
 @GROUP.alert
 def training_eta_deviates(t: Thresholds) -> Alert:
     def bound(name: str) -> str:
-        return per("job", central.TRAIN_DEVIATION(bound=name))
+        return central.TRAIN_DEVIATION(bound=name)
 
     def series(expected: str, low: str, high: str) -> dict[str, str]:
         values = {"expected": expected, "low": low, "high": high}
@@ -31,8 +31,9 @@ def training_eta_deviates(t: Thresholds) -> Alert:
         fault="training_eta",
         scope="job",
         action="REVIEW_PLAN",
-        condition=f"({bound('expected')} > {limit} and {bound('low')} > 0)\nor\n"
-        f"({bound('expected')} < -{limit} and {bound('high')} < 0)",
+        condition=per("job", f"{bound('expected')} > {limit} and ignoring (bound) {bound('low')} > 0")
+        + "\nor\n"
+        + per("job", f"{bound('expected')} < -{limit} and ignoring (bound) {bound('high')} < 0", op="min"),
         timing=t.timings.training_eta_deviates,
         summary="Training job {{ $labels.job_id }} departs from its plan",
         description="The expected duration of job {{ $labels.job_id }} differs from its plan by"
@@ -61,6 +62,15 @@ def training_eta_deviates(t: Thresholds) -> Alert:
             Case(
                 "much too early is told as well",
                 series("-0.25x60", "-0.4x60", "-0.1x60"),
+                {"14m": (Firing(JOB, "The expected duration of job j1 differs from its plan by -25% of it."),)},
+            ),
+            Case(
+                "two members of the centre: each forecast is held against its own interval",
+                {
+                    central.TRAIN_DEVIATION(**JOB, bound=name, instance=at): f"{value}x60"
+                    for at, values in {"a": (-0.25, -0.4, -0.1), "b": (0, -0.1, 0.1)}.items()
+                    for name, value in zip(("expected", "low", "high"), values, strict=True)
+                },
                 {"14m": (Firing(JOB, "The expected duration of job j1 differs from its plan by -25% of it."),)},
             ),
             Case("no forecast yet (warming up): absent, no alert", {train.RUNNING(**JOB): "1x60"}, {"14m": ()}),

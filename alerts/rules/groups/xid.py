@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from agent.base import hardfaults
 from agent.base.catalogue import gpu
+from agent.base.errors import ConfigError
 from alerts.rules.evidence import recent_xids
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook, Severity
 from alerts.rules.promql import labels, number
-from alerts.rules.series import DRILLED, GPU3, drill_on
+from alerts.rules.series import DRILLED, GPU3, NEW, NODE, OLD, drill_on, with_xid
 from alerts.rules.thresholds import Thresholds, duration
 
 GROUP = Group("gpuvigil-xid", "Xids by the action they call for")
@@ -18,7 +19,20 @@ def xid(t: Thresholds, severity: Severity, runbook: Runbook | None = None, cases
 
     The agent keeps its counts over restarts, so a count above 0 proves nothing: it is held against the last count
     seen before, also where the agent was away in between. A count without any before it must be of a recent Xid.
+
+    An Xid of a GPU that is lost or whose driver hangs is told by GpuLost or GpuDriverHung and left out here, not only
+    inhibited there: the condition looks back, so it would outlive them and page for a GPU that is well again. The
+    rule looks back at the loss for as long as at the Xid, and the hold makes up for either being scraped first. An
+    Xid that comes later than that after the recovery is told, once the loss is out of the window.
+
+    Raises:
+        ConfigError: the hold leaves nothing of the window, so that no Xid could ever alert.
     """
+    if t.timings.gpu_xid.hold >= t.xid_window:
+        raise ConfigError(
+            f"timings.gpu_xid.hold ({duration(t.timings.gpu_xid.hold)}) must be shorter than xid_window "
+            f"({duration(t.xid_window)}): else no Xid could ever alert"
+        )
     actions = "=~" + "|".join(sorted(word for word, rank in hardfaults.XID_ACTIONS.items() if rank == severity))
     window, memory = duration(t.xid_window), duration(t.xid_memory)
     identity = ("cluster", "node", "gpu", "uuid", "synthetic", "action")
@@ -36,7 +50,10 @@ def xid(t: Thresholds, severity: Severity, runbook: Runbook | None = None, cases
         condition=f"max by {labels(*identity)} (\n"
         f"  increase({gpu.XID_EVENTS(action=actions)}[{window}]) > 0\n"
         f"  or {now} > {before}\n"
-        f"  or ({now} unless {before}) and on (cluster, node, uuid, xid) {recent}\n)",
+        f"  or ({now} unless {before}) and on (cluster, node, uuid, xid) {recent}\n)\n"
+        "unless on (cluster, node, uuid) (\n"
+        f"  min_over_time({gpu.UP}[{window}]) == 0\n"
+        f"  or max_over_time({gpu.DRIVER_STUCK}[{window}]) > {number(t.driver_stuck)}\n)",
         timing=t.timings.gpu_xid,
         lingers=t.xid_window,
         summary="GPU {{ $labels.gpu }} of {{ $labels.node }} reported an Xid that calls for {{ $labels.action }}",
@@ -67,7 +84,7 @@ def _xid_cases() -> tuple[Case, ...]:
         Case(
             "counter at 0 from start-up, then 1: fires, outlives its window by keep, resolves",
             {events("RESTART_BM"): "0x7 1x100"},
-            {"1m45s": (), "2m": (fired("RESTART_BM", "page"),), "24m": ()},
+            {"2m15s": (), "2m30s": (fired("RESTART_BM", "page"),), "24m": ()},
         ),
         Case(
             "just under: no event, all counters at 0",
@@ -79,7 +96,7 @@ def _xid_cases() -> tuple[Case, ...]:
             {events("RESTART_BM"): "_x4 1x80", code("RESTART_BM"): "_x4 1x80", last: "_x4 50x80"},
             {
                 "45s": (),
-                "1m15s": (Firing({**GPU3, "action": "RESTART_BM"}, named["RESTART_BM"], "page"),),
+                "1m45s": (Firing({**GPU3, "action": "RESTART_BM"}, named["RESTART_BM"], "page"),),
                 "24m": (),
             },
         ),
@@ -123,6 +140,50 @@ def _xid_cases() -> tuple[Case, ...]:
                 "13m": (),
             },
         ),
+        Case(
+            "two addresses of one agent tell one Xid: one alert",
+            {gpu.XID_EVENTS(**GPU3, **at, action="RESTART_BM"): "0x7 1x40" for at in (OLD, NEW)},
+            {"3m": (fired("RESTART_BM", "page"),)},
+        ),
+        *_loss_cases(),
+    )
+
+
+def _loss_cases() -> tuple[Case, ...]:
+    """An Xid at 2 minutes, and whether its GPU goes on living."""
+    told = "GPU 3 (GPU-3) of n1 reported an Xid that calls for RESTART_BM."
+    labels = {**GPU3, "action": "RESTART_BM"}
+    silent: dict[str, tuple[Firing, ...]] = {f"{minute}m": () for minute in (2, 3, 5, 7, 9, 10, 13, 17, 20)}
+    return (
+        Case("Xid 79 with the loss: never, up to 15 minutes after recovery", with_xid("1x7 0x11 1x100"), silent),
+        Case("... nor where the loss shows one scrape after the Xid", with_xid("1x8 0x11 1x100"), silent),
+        Case("... nor where it shows two scrapes after it", with_xid("1x9 0x11 1x100"), silent),
+        Case("... nor where it shows one scrape before it, and never again", with_xid("1x6 0 1x120"), silent),
+        Case("... nor where it shows two scrapes before it", with_xid("1x5 0 1x120"), silent),
+        Case(
+            "Xid 48 without a loss pages, also beside a GPU that is lost",
+            with_xid("1x130", "48") | {gpu.UP(**NODE, gpu="4", uuid="GPU-4"): "0x130"},
+            {"2m15s": (), "2m30s": (Firing(labels, f"{told} Recent Xid: 48.", "page"),), "13m": ()},
+        ),
+        Case(
+            "an Xid two minutes after the recovery is of a GPU that lives: told, once the loss is out of sight",
+            {gpu.UP(**GPU3): "1x3 0x3 1x100", gpu.XID_EVENTS(**GPU3, action="RESTART_BM"): "0x15 1x100"},
+            {"4m": (), "7m15s": (), "8m": (Firing(labels, told, "page"),), "15m": ()},
+        ),
+        Case(
+            "the agent starts again after the loss, at another address and with the counts it had: nothing old",
+            with_xid("1x7 0x11 1x4 stale", counts="0x7 1x16 stale", **OLD)
+            | with_xid("_x40 1x80", counts="_x40 1x80", **NEW),
+            {**silent, "25m": ()},
+        ),
+        Case(
+            "the driver hangs with the Xid: GpuDriverHung tells it",
+            {
+                **with_xid("1x8 _x12 1x100", "119"),
+                gpu.DRIVER_STUCK(**GPU3, call="nvmlDeviceGetPowerUsage"): "0x9 30x10 0x100",
+            },
+            silent,
+        ),
     )
 
 
@@ -134,7 +195,8 @@ def gpu_xid_page(t: Thresholds) -> Alert:
         Runbook(
             meaning="The driver reported an Xid. The label `action` is what NVIDIA's catalogue asks for; it decides "
             "how loud this is: resets, reboots and mechanical checks page, restarts of an application are a ticket, "
-            "the rest is information.",
+            "the rest is information. The Xid of a GPU that is lost, or whose driver hangs, is named by GpuLost or "
+            "GpuDriverHung and does not alert here.",
             impact="From one process killed (13, 31, 94) to a GPU lost (79). Xid 45 alone is the trace of a job that "
             "was cleaned up and never alerts by itself.",
             diagnosis="1. The annotation names the codes of the last minutes; "

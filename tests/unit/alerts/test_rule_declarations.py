@@ -8,6 +8,7 @@ import re
 import pytest
 
 from agent.base import hardfaults
+from agent.base.errors import ConfigError
 from alerts.rules import registry
 from alerts.rules.model import ACTIONS, Alert, Case, Recording, expand
 from alerts.rules.promql import IDENTITY, KEY, le
@@ -95,9 +96,26 @@ def test_recordings_are_named_level_metric_operations() -> None:
                 assert re.fullmatch(r"[a-z_]+:gpuvigil_[a-z0-9_]+:[a-z0-9_]+", rule.record)
 
 
-def test_demo_holds_nothing_but_what_is_true_before_the_first_scrape() -> None:
+def test_demo_holds_nothing_but_what_more_scrapes_may_refute() -> None:
     held = {alert.name for alert in registry.alerts(PROFILES["demo"]) if alert.timing != Timing()}
-    assert held == {"AgentAbsent"}
+    assert held == {"AgentAbsent", "GpuXid"}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_an_xid_waits_two_scrapes_for_its_loss_and_looks_back_at_both_alike(profile: Thresholds) -> None:
+    assert profile.timings.gpu_xid.hold >= 2 * profile.scrape
+    for alert in registry.alerts(profile):
+        if alert.name == "GpuXid":
+            window = re.escape(duration(profile.xid_window))
+            assert re.search(
+                rf"unless on \(cluster, node, uuid\) .*gpu_up\[{window}\]\) == 0", alert.condition, re.DOTALL
+            )
+
+
+def test_a_hold_as_long_as_the_window_of_xids_is_refused() -> None:
+    silent = DEFAULT.model_copy(update={"xid_window": DEFAULT.timings.gpu_xid.hold})
+    with pytest.raises(ConfigError, match=r"timings.gpu_xid.hold \(30s\) must be shorter than xid_window \(30s\)"):
+        registry.alerts(silent)
 
 
 def test_profiles_obey_the_limits_that_files_must() -> None:
