@@ -9,11 +9,11 @@ import numpy as np
 
 from agent.base.errors import CannotTell, ConfigError
 from alerts.central.history import Bounds, History
+from alerts.central.monitor import options_of
 from alerts.central.presets import monitors_of
 from alerts.central.promread import Labels, Reader
 from alerts.central.settings import Monitor, Settings
 from alerts.detect.bands import Array, Bands, Floors
-from alerts.detect.model import Options
 from alerts.detect.stream import How, Progress, replay
 
 
@@ -82,7 +82,7 @@ def run(settings: Settings, monitor: Monitor, begin: float, end: float, progress
     first = int(np.argmax(~np.isnan(values).all(axis=1)))
     how = How(
         monitor.model,
-        Options(interval=monitor.interval, daily=monitor.daily, weekly=monitor.weekly, span=monitor.span),
+        options_of(monitor, tuple(event.event() for event in settings.events)),
         Floors(monitor.min_dev_abs, monitor.min_dev_rel),
         monitor.direction,
         monitor.data_range,

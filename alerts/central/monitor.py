@@ -21,6 +21,7 @@ from alerts.central.schedule import share
 from alerts.central.settings import Monitor
 from alerts.central.watching import View, Watching
 from alerts.detect.bands import Array, Bands, Floors, anomaly_score
+from alerts.detect.design import Event
 from alerts.detect.model import Fitted, Options, judge, model
 
 SHOWN = (SCORE, YHAT, YHAT_LOWER, YHAT_UPPER)
@@ -48,6 +49,19 @@ class Scored:
     scores: Array
 
 
+def options_of(settings: Monitor, events: tuple[Event, ...] = ()) -> Options:
+    """What a monitor asks of its model."""
+    return Options(
+        interval=settings.interval,
+        daily=settings.daily,
+        weekly=settings.weekly,
+        span=settings.span,
+        growth=settings.growth,
+        multiplicative=settings.multiplicative,
+        events=events,
+    )
+
+
 def learn(name: str, options: Options, times: Array, values: Array, ahead: Array) -> tuple[Bands, Fitted | None]:
     """Fit in a worker process. Returns the forecast at `ahead` (H,) and, of online models, what they know."""
     chosen = model(name)
@@ -67,6 +81,7 @@ class Watch(Watching):
         submit: Callable[..., Future[Any]],
         bounds: Bounds | None = None,
         *,
+        events: tuple[Event, ...] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(settings.name, clock)
@@ -74,9 +89,7 @@ class Watch(Watching):
         self.history = History(settings, reader, bounds or Bounds())
         self._submit = submit
         self._model = model(settings.model)
-        self._options = Options(
-            interval=settings.interval, daily=settings.daily, weekly=settings.weekly, span=settings.span
-        )
+        self._options = options_of(settings, events)
         self._floors = Floors(settings.min_dev_abs, settings.min_dev_rel)
         self._scored: int | None = None
         self._latest: Scored | None = None

@@ -124,13 +124,14 @@ class Central:
             else:
                 wanted[name] = Slot(self._restored(make(), text), period, text, model)
 
+        events = tuple(event.event() for event in settings.events)
         for monitor in (*settings.monitors, *monitors_of(settings)):
             limited = _limited(bounds, monitor.series_limit)
             keep(
                 monitor.name,
                 monitor.period,
-                repr(monitor),
-                lambda m=monitor, b=limited: Watch(m, self.reader, self.pool.submit, b),  # type: ignore[misc]
+                f"{monitor!r} {events!r}",
+                lambda m=monitor, b=limited: Watch(m, self.reader, self.pool.submit, b, events=events),  # type: ignore[misc]
                 monitor.model,
             )
         for resource in settings.capacity:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from agent.base.config import Duration, Model
 from alerts.detect.bands import Direction
+from alerts.detect.design import Event
 from alerts.detect.model import NAMES
 
 
@@ -59,6 +61,8 @@ class Monitor(Model):
     interval: float = Field(default=0.99, gt=0.5, lt=1, description="Share of healthy values inside the bands.")
     daily: bool | None = Field(default=None, description="Daily cycle; unset: when two are in the history.")
     weekly: bool | None = Field(default=None, description="Weekly cycle; unset: when two are in the history.")
+    growth: Literal["linear", "flat"] = "linear"
+    multiplicative: bool = Field(default=False, description="Cycles scale the trend instead of adding to it.")
     span: int = Field(default=288, ge=2, description="Points over which online models forget.")
     peers_by: tuple[str, ...] = Field(
         default=(), description="model: peers compares series that agree in these labels."
@@ -101,6 +105,20 @@ class TrainingJob(Model):
         if steps and (steps[0] != 0 or steps != sorted(set(steps)) or any(cost <= 0 for _, cost in self.schedule)):
             raise ValueError("schedule must be [[0, cost], [step, cost], ...]: steps ascending, costs above 0")
         return self
+
+
+class CalendarEvent(Model):
+    """Days on which every series may differ: holidays, planned shutdowns."""
+
+    name: Name
+    dates: tuple[date, ...] = Field(min_length=1)
+    before: int = Field(default=0, ge=0, le=30, description="Days before each date that count as well.")
+    after: int = Field(default=0, ge=0, le=30, description="Days after each date that count as well.")
+
+    def event(self) -> Event:
+        """As the models take it."""
+        epoch = date(1970, 1, 1)
+        return Event(self.name, tuple((day - epoch).days for day in self.dates), self.before, self.after)
 
 
 class Training(Model):
@@ -151,6 +169,7 @@ class Settings(Model):
     mask_tail: Duration = Field(default=120.0, ge=0, description="Points left out after a drill or maintenance ends.")
     prometheus: Prometheus = Prometheus()
     training: Training = Training()
+    events: tuple[CalendarEvent, ...] = ()
     monitors: tuple[Monitor, ...] = ()
     capacity: tuple[Capacity, ...] = ()
 

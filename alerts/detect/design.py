@@ -32,6 +32,21 @@ DAILY = Seasonality(1.0, 4)
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """Days on which all series of a batch may differ: a holiday, a planned shutdown.
+
+    Attributes:
+        days: each as days since the epoch (UTC).
+        before, after: so many days around each count as well; every offset has a coefficient of its own.
+    """
+
+    name: str
+    days: tuple[int, ...]
+    before: int = 0
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """What to build; the defaults are Prophet's.
 
@@ -40,7 +55,9 @@ class Recipe:
         changepoints: most of them, spread over the first `changepoint_range` of the observed points.
         tau: changepoint_prior_scale.
         seasonalities: in the order of their columns.
-        event_prior: prior scale of further columns (holidays, regressors).
+        event_prior: prior scale of events and of further columns.
+        multiplicative: cycles and events scale the trend instead of adding to it.
+        events: shared by the batch.
     """
 
     growth: str = "linear"
@@ -49,6 +66,8 @@ class Recipe:
     tau: float = 0.05
     seasonalities: tuple[Seasonality, ...] = (WEEKLY, DAILY)
     event_prior: float = 10.0
+    multiplicative: bool = False
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +92,32 @@ class Design:
     scale: float
     at: Array
 
+    @property
+    def trend(self) -> int:
+        """Number of trend columns; all others are cycles and events."""
+        return int(self.kinks.stop)
+
     def rows(self, times: Array, cycles: Array) -> Array:
         """The same columns (H, P) at other Unix times; `cycles` (H, C) as in `build`."""
         return _columns(self.recipe, times, self.start, self.scale, self.at, cycles)
 
 
-def cycles(recipe: Recipe, times: Array, events: Array | None = None) -> Array:
-    """Columns (T, C) that depend on the time alone: the seasonalities and further columns `events` (T, E)."""
+def cycles(recipe: Recipe, times: Array, further: Array | None = None) -> Array:
+    """Columns (T, C) shared by a batch: seasonalities, events and `further` ones (T, E), such as regressors."""
     parts = [fourier(times, season) for season in recipe.seasonalities]
-    if events is not None:
-        parts.append(events)
+    day = np.floor(times / DAY)
+    for event in recipe.events:
+        for offset in range(-event.before, event.after + 1):
+            parts.append(np.isin(day, np.array(event.days) + offset)[:, None].astype(np.float64))
+    if further is not None:
+        parts.append(further)
     return np.concatenate(parts, axis=1) if parts else np.empty((len(times), 0))
 
 
 def build(recipe: Recipe, times: Array, cycles: Array) -> Design:
     """The design for observed Unix times (T,), ascending, T >= 2, and their `cycles` (T, C).
 
-    Columns of `cycles` past the recipe's seasonalities are events.
+    Columns of `cycles` past the recipe's seasonalities have the prior of events.
     """
     start, scale = float(times[0]), float(times[-1] - times[0])
     linear = recipe.growth == "linear"

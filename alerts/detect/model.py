@@ -14,6 +14,7 @@ import numpy as np
 
 from agent.base.errors import ConfigError
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
+from alerts.detect.design import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Options:
         growth: "linear" or "flat".
         changepoints, changepoint_prior: how many places the trend may bend at, and how readily.
         changepoint_range: share of the history in which it may.
+        multiplicative: cycles scale the trend instead of adding to it.
+        events: days on which all series may differ.
         span: points over which online models forget.
         seed: every draw is reproducible.
         groups: which series are peers, one number each (N); None: all of them.
@@ -40,6 +43,8 @@ class Options:
     changepoints: int = 25
     changepoint_prior: float = 0.05
     changepoint_range: float = 0.8
+    multiplicative: bool = False
+    events: tuple[Event, ...] = ()
     span: int = 288
     seed: int = 1
     groups: tuple[int, ...] | None = None

@@ -16,6 +16,7 @@ from alerts.detect.bands import Array, Bands
 from alerts.detect.design import DAILY, WEEKLY, YEARLY, Design, Recipe, build, cycles
 from alerts.detect.map_fit import Problem, Solution, join, solve
 from alerts.detect.model import Options, nothing
+from alerts.detect.multiplicative import fit_multiplicative
 from alerts.detect.trend_noise import half_width
 
 CONSTANT_SIGMA = 1e-9
@@ -81,12 +82,19 @@ class ProphetBatch:
             design = group.design
             if design.recipe not in known:
                 known[design.recipe] = cycles(design.recipe, times)
-            yhat = (design.rows(times, known[design.recipe]) @ group.theta.T + group.mean) * group.scale
+            rows, width = design.rows(times, known[design.recipe]), design.trend
+            gain = None
+            if design.recipe.multiplicative:
+                gain = 1.0 + rows[:, width:] @ group.theta[:, width:].T
+                yhat = rows[:, :width] @ group.theta[:, :width].T * gain * group.scale
+            else:
+                yhat = (rows @ group.theta.T + group.mean) * group.scale
             end = design.start + design.scale
             ahead = np.round((times - end) / group.step)
             delta = np.abs(group.theta[:, design.kinks])
             size = delta.mean(axis=1) + 1e-8 if delta.shape[1] else np.zeros(len(group.sigma))
-            half = half_width(group.sigma, size, delta.shape[1], group.step / design.scale, ahead, self.interval)
+            dt = group.step / design.scale
+            half = half_width(group.sigma, size, delta.shape[1], dt, ahead, self.interval, gain)
             half *= group.scale
             bands.yhat[:, group.columns] = yhat
             bands.lower[:, group.columns], bands.upper[:, group.columns] = yhat - half, yhat + half
@@ -107,7 +115,7 @@ class ProphetBatched:
         level = np.full(values.shape[1], np.nan)
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         data = Data(times, values, step)
-        tasks = []
+        tasks, groups = [], []
         for columns, rows in by_mask(values, self.min_points):
             y = data.part(rows, columns)
             top, bottom = y.max(axis=0), y.min(axis=0)
@@ -119,10 +127,15 @@ class ProphetBatched:
                 how = recipe(times[rows], options)
                 design = build(how, times[rows], data.cycles(how)[rows])
                 scale = np.maximum(np.abs(top), np.abs(bottom))
-                made, mean = problem(design, y, scale)
                 bare = replace(design, x=np.empty((0, design.x.shape[1])))
+                if how.multiplicative:
+                    found = fit_multiplicative(design, design.x, y / scale)
+                    none = np.zeros(len(columns))
+                    groups.append(Group(columns, bare, found.theta, np.sqrt(found.s2), scale, none, step, found.exact))
+                    continue
+                made, mean = problem(design, y, scale)
                 tasks.append(Task(columns, rows, bare, made, scale, mean))
-        return ProphetBatch(tuple(_solve_all(tasks, data)), level, options.interval)
+        return ProphetBatch((*groups, *_solve_all(tasks, data)), level, options.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +171,8 @@ def recipe(times: Array, options: Options) -> Recipe:
         options.changepoint_range,
         options.changepoint_prior,
         tuple(seasons),
+        multiplicative=options.multiplicative,
+        events=options.events,
     )
 
 

@@ -75,6 +75,8 @@ class ProphetReference:
                 n_changepoints=options.changepoints,
                 changepoint_range=options.changepoint_range,
                 changepoint_prior_scale=options.changepoint_prior,
+                seasonality_mode="multiplicative" if options.multiplicative else "additive",
+                holidays=_holidays(options),
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -83,6 +85,21 @@ class ProphetReference:
             _clean_up(fitted)
             models.append(fitted)
         return ProphetState(tuple(models))
+
+
+def _holidays(options: Options) -> Any:
+    """Events as Prophet's table of holidays."""
+    import pandas as pd
+
+    if not options.events:
+        return None
+    rows = [
+        {"holiday": event.name, "ds": pd.Timestamp(day, unit="D"), "lower_window": -event.before,
+         "upper_window": event.after}
+        for event in options.events
+        for day in event.days
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _clean_up(fitted: Any) -> None:

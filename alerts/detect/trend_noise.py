@@ -22,7 +22,15 @@ COLUMNS = 48
 """Horizons at which the table is made; between them it is interpolated."""
 
 
-def half_width(sigma: Array, size: Array, changepoints: int, dt: float, ahead: Array, interval: float) -> Array:
+def half_width(
+    sigma: Array,
+    size: Array,
+    changepoints: int,
+    dt: float,
+    ahead: Array,
+    interval: float,
+    gain: Array | None = None,
+) -> Array:
     """Half-width (H, N) of the interval that holds a share `interval`.
 
     Args:
@@ -32,6 +40,7 @@ def half_width(sigma: Array, size: Array, changepoints: int, dt: float, ahead: A
         dt: one step on the scale of t.
         ahead: steps past the history (H,), integers; 0 or less is within it.
         interval: such as 0.99.
+        gain: what the trend's noise is multiplied by (H, N), with multiplicative cycles.
     """
     z = NormalDist().inv_cdf(0.5 + interval / 2)
     base: Array = np.broadcast_to(z * sigma, (len(ahead), len(sigma))).copy()
@@ -47,8 +56,11 @@ def half_width(sigma: Array, size: Array, changepoints: int, dt: float, ahead: A
     at = ahead[future]
     # The variance of the unit path is known: a shift i steps old has moved the trend by i + 1/2 steps.
     sd = np.sqrt(2.0 * changepoints * dt * (at**3 / 3.0 - at / 12.0)) * dt
-    ratio = sd[:, None] * size / np.maximum(sigma, 1e-300)
-    total = np.sqrt((sd[:, None] * size) ** 2 + sigma**2)
+    moved = sd[:, None] * size
+    if gain is not None:
+        moved = moved * np.abs(gain[future])
+    ratio = moved / np.maximum(sigma, 1e-300)
+    total = np.sqrt(moved**2 + sigma**2)
     base[future] = _lookup(steps, table, at, ratio) * total
     return base
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from alerts.detect.design import build, cycles
+from alerts.detect.design import Event, build, cycles
 from alerts.detect.model import Options, model
 from alerts.detect.prophet_batched import ProphetBatched, by_mask, problem, recipe
 from alerts.detect.samples import KINDS, sample
@@ -149,6 +149,39 @@ def test_series_that_miss_the_same_samples_are_grouped_and_nothing_is_filled_in(
     values[:, 5] = np.nan
     found = {tuple(columns): len(rows) for columns, rows in by_mask(values, 20)}
     assert found == {(0, 2, 3): 50, (1, 4): 40}
+
+
+def test_multiplicative_cycles_agree_with_prophet_in_the_forecast():
+    points = 14 * 288
+    times = grid(points + 12)
+    days = (times - START) / 86400
+    options = Options(daily=True, weekly=True, multiplicative=True)
+    rng, apart = np.random.default_rng(1), []
+    for slope in (0.0, 2.0, 5.0):
+        trend = 50 + slope * days
+        values = trend * (1 + 0.3 * np.sin(2 * np.pi * days)) + rng.normal(size=len(days))
+        known = values[:points, None]
+        ours = ProphetBatched().fit(times[:points], known, options).forecast(times[points:]).yhat
+        theirs = model("prophet").fit(times[:points], known, options).forecast(times[points:]).yhat
+        apart.append(np.median(np.abs(ours - theirs)) / np.ptp(known))
+    assert np.median(apart) < 0.001
+    assert max(apart) < 0.005
+
+
+def test_events_agree_with_prophets_holidays():
+    points = 14 * 288
+    times = grid(points + 288)
+    day = (times // 86400).astype(int)
+    event = Event("shutdown", (int(day[0]) + 4, int(day[0]) + 9, int(day[points])), after=1)
+    options = Options(daily=True, weekly=False, events=(event,))
+    values = sample("daily", len(times), seed=3)
+    for start in event.days:
+        values[(day == start) | (day == start + 1)] -= 30
+    known = values[:points, None]
+    ours = ProphetBatched().fit(times[:points], known, options).forecast(times[points:]).yhat[:, 0]
+    theirs = model("prophet").fit(times[:points], known, options).forecast(times[points:]).yhat[:, 0]
+    assert np.median(np.abs(ours - theirs)) / np.ptp(known) < 0.001
+    assert np.median(np.abs(ours - values[points:])) < 5, "the event is foreseen"
 
 
 def test_one_series_gets_the_same_as_in_a_crowd():
