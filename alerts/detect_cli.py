@@ -1,4 +1,4 @@
-"""`gpuvigil detect eta|score|backtest|explain|tune`: detection without a service."""
+"""`gpuvigil detect eta|loss|score|backtest|explain|tune`: detection without a service."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     eta.add_argument("--format", default="auto", help="format of the log (%(default)s)")
     eta.add_argument("-o", "--output", default="text", choices=("text", "json"))
     eta.set_defaults(run=_eta)
+    loss = verbs.add_parser("loss", help="what a training log's losses say: NaN, spikes, divergence, a plateau")
+    loss.add_argument("log", metavar="LOG", help="training log; - is standard input")
+    loss.add_argument("--format", default="auto", help="format of the log (%(default)s)")
+    loss.add_argument("-o", "--output", default="text", choices=("text", "json"))
+    loss.set_defaults(run=_loss)
     score = verbs.add_parser("score", help="score a directory of series, and how good the scores are where labels are")
     score.add_argument("folder", metavar="DIR", type=Path, help="CSV files below it, and windows.json if there")
     score.add_argument("--scores", metavar="OUTDIR", type=Path, help="write timestamp,value,anomaly_score of each file")
@@ -108,6 +113,34 @@ def _eta(args: argparse.Namespace) -> int:
         return Exit.GOOD
     _table(moments)
     return Exit.GOOD
+
+
+def _loss(args: argparse.Namespace) -> int:
+    from agent.base.trainlog import open_format
+    from alerts.detect.loss import LossWatch, Signal
+
+    parser, watch, told = open_format(args.format), LossWatch(), False
+    before: set[Signal] = set()
+    step, seen = 0, 0
+    for line in _lines(args.log):
+        record = parser.feed(line)
+        if record is None:
+            continue
+        step = record.step if record.step is not None else step
+        if record.loss is None and not record.nonfinite:
+            continue
+        seen += 1
+        now = set(watch.add(record.loss if record.loss is not None else float("nan")))
+        for signal in sorted(now ^ before):
+            told = told or signal in now
+            if args.output == "json":
+                print(json.dumps({"step": step, "signal": signal, "began": signal in now}))
+            else:
+                print(f"step {step:9d}  {signal:10} {'began' if signal in now else 'ended'}")
+        before = now
+    if not seen:
+        raise CannotTell("no line of the log tells a loss")
+    return Exit.BAD if told else Exit.GOOD
 
 
 def _as_json(moment: Moment) -> dict[str, Any]:

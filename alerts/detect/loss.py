@@ -38,6 +38,7 @@ class LossWatch:
     count: int = 0
     best: float = math.inf
     best_at: int = 0
+    _above: int = 0
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=4 * WINDOW))
 
@@ -51,7 +52,9 @@ class LossWatch:
         noise = self._noise()
         if level is not None:
             edge = level + max(DEVIATIONS * noise, LEAST * abs(level))
-            self._set("spike", loss > edge)
+            # One batch may be hard; a spike is two records in a row.
+            self._above = self._above + 1 if loss > edge else 0
+            self._set("spike", self._above >= 2)
         if self._recent:
             self._steps.append(loss - self._recent[-1])
         self._recent.append(loss)
