@@ -153,6 +153,9 @@ class Child:
             raise Down(codes.UNKNOWN)
         self._note_lost(present, failed)
         if present != self._devices:
+            for device in self._devices.values():
+                if present.get(device.identity.uuid) is not device:
+                    device.close()
             self._devices = present
             self._pcie.serve(present.values())
             self._generation += 1
@@ -249,7 +252,9 @@ class Child:
         if len(gone) == len(self._order) > 0 and set(gone.values()) == {codes.UNKNOWN}:
             raise Down(codes.UNKNOWN)
         for uuid, code in gone.items():
-            self._lost[uuid] = (self._devices.pop(uuid).identity, code)
+            device = self._devices.pop(uuid)
+            device.close()
+            self._lost[uuid] = (device.identity, code)
         if gone or changed:
             self._generation += 1
         if gone or changed or turn % LAZY == 0:  # from time to time for the counts of errors alone

@@ -104,6 +104,11 @@ class Device:
         fresh = self.plan.value("persistence") == 0
         self._settled_ns = monotonic_ns() + SETTLING_NS if fresh else 0
 
+    def close(self) -> None:
+        """Let go of the GPU; its handle needs no closing, its GPM samples are host memory and do."""
+        for close in self.plan.closers:
+            close()
+
     @property
     def outdated(self) -> bool:
         """Whether MIG was switched since the GPU was probed, which changes what it can tell."""

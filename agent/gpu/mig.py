@@ -30,6 +30,10 @@ class Mig:
         self._gpm: dict[tuple[int, str], Gpm] = {}
         self.values: dict[str, float] = {}
 
+    def close(self) -> None:
+        for gpm in self._gpm.values():
+            gpm.close()
+
     def read(self) -> int:
         """List the instances and read each.
 

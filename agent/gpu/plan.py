@@ -53,6 +53,8 @@ class Plan:
         self.values = array("d")
         self.changed = True
         self.reset_required = False
+        self.closers: list[Callable[[], None]] = []
+        """What gives back memory of the driver's when the GPU is let go."""
         self._slots: dict[str, int] = {}
         self._calls: list[Call] = []
 

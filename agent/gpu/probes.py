@@ -162,6 +162,7 @@ def _mig(plan: Plan) -> None:
     if plan.value("mig_mode") != 1:
         return
     mig = Mig(plan.library, plan.handle, plan.index)
+    plan.closers.append(mig.close)
 
     def store() -> None:
         plan.drop([key for key in plan.starting("mig.") if key not in mig.values])
@@ -187,6 +188,7 @@ def _gpm(plan: Plan, peak: float) -> None:
     gpm = Gpm.open(plan.library, plan.handle, plan.index)
     if gpm is None:
         return
+    plan.closers.append(gpm.close)
     slots = [plan.slot(entry.key) for entry in gpm.entries]
     if peak == peak:
         slots.append(plan.slot("dram_bytes"))
