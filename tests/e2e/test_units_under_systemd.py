@@ -215,9 +215,12 @@ class Machine:
         """Power off; what does not go by itself is killed."""
         if self.leader and self._process.poll() is None:
             os.kill(self.leader, signal.SIGRTMIN + 4)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
+        end = time.monotonic() + 30
+        while self._process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):  # a full pipe would hold up the last words of PID 1
+                os.read(self._kmsg, 1 << 16)
+            time.sleep(0.1)
+        if self._process.poll() is None:
             if self.leader:
                 os.kill(self.leader, signal.SIGKILL)
             self._process.kill()
