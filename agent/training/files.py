@@ -24,7 +24,10 @@ def _found(pattern: str, current: Path | None) -> Path:
 
 
 class StateFileSource:
-    """Hugging Face's trainer_state.json; of a pattern the newest (one lies in each checkpoint)."""
+    """Hugging Face's trainer_state.json; of a pattern the newest (one lies in each checkpoint).
+
+    `unparsed` counts files that cannot be read and entries of which a value is damaged.
+    """
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -48,8 +51,7 @@ class StateFileSource:
         self._path, self._version = path, version
         self._take(run, records, min(status.st_mtime, now))
 
-    @staticmethod
-    def _take(run: Run, records: list[Progress], modified: float) -> None:
+    def _take(self, run: Run, records: list[Progress], modified: float) -> None:
         if not records:
             return
         last = records[-1].step or 0
@@ -58,6 +60,7 @@ class StateFileSource:
         known = run.step if run.step is not None and last >= run.step else -1
         fresh = [record for record in records if (record.step or 0) > known]
         for record in fresh:
+            self.unparsed += bool(record.damaged)
             run.take(record, None)
         run.settle(modified)
 

@@ -162,8 +162,10 @@ class Socket:
         if not taken:
             return 400, "there is no report in the request\n"
         for source, found in taken:
+            source.unparsed += bool(found.damaged)
             source.put(found, arrived)
-        return 200, f"{len(taken)} taken\n"
+        damaged = sorted(set().union(*(found.damaged for _, found in taken)))
+        return 200, f"{len(taken)} taken\n" + (f"no numbers, left out: {', '.join(damaged)}\n" if damaged else "")
 
 
 async def _end_all() -> None:

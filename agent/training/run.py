@@ -100,7 +100,9 @@ class Run:
             return
         if record.step is not None:
             self._take_step(record, record.step, at)
-        if record.loss is not None:
+        for name in record.damaged:  # what was known before the damage no longer stands
+            self.values.pop(name, None)
+        if record.loss is not None or "loss" in record.damaged:
             self.loss = record.loss if record.loss_is_finite else None
         for name in LATEST:
             if (value := getattr(record, name)) is not None:
@@ -172,6 +174,8 @@ class Run:
             self._rank_seen[record.rank] = (record.step, at)
         if seconds is not None:
             self.ranks[record.rank] = seconds
+        elif "step_seconds" in record.damaged:
+            self.ranks.pop(record.rank, None)
 
     def settle(self, at: float) -> None:
         """All that was written until `at` has been read: date what had no clock of its own."""

@@ -23,6 +23,8 @@ LINE = 64 * 1024
 """Bytes kept of one line; the rest of a longer one is dropped."""
 _MARK = 256
 _ENDS = re.compile(rb"[\r\n]+")
+_CLOSED = re.compile(rb"[\]}]\s*(?:\x1b\[[0-9;?]*[A-Za-z]\s*)*$")
+"""A line that shows by itself that it is whole: a bar, a dictionary, a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Tail:
                     identity = (status.st_dev, status.st_ino)
                     if identity == self._file and self._continues(descriptor, status.st_size):
                         chunk = self._take(descriptor, status, fresh=False)
-                        return replace(chunk, lines=[*chunk.lines, *self._quiet()])
+                        return replace(chunk, lines=[*chunk.lines, *self._quiet(final=True)])
             except OSError:
                 continue
         return None
@@ -169,9 +171,14 @@ class Tail:
         self._partial = rest
         return [_text(piece) for piece in pieces if piece]
 
-    def _quiet(self) -> list[str]:
-        """Nothing came: a last line without an end (a progress bar, a killed writer) counts as it stands."""
+    def _quiet(self, *, final: bool = False) -> list[str]:
+        """Nothing came: a last line without an end counts if it is whole by itself (a progress bar) or `final`.
+
+        All others wait: a program whose output is buffered stops in mid-line and goes on when the buffer is full.
+        """
         if not self._partial or self._given == self._partial:
+            return []
+        if not final and not _CLOSED.search(self._partial[-256:]):
             return []
         self._given = self._partial
         return [_text(self._partial)]

@@ -70,7 +70,12 @@ PLANNED_SECONDS = Metric(
     "gpuvigil_train_planned_seconds", "gauge", "Planned duration of the run, from configuration.", "seconds", JOB
 )
 RESTARTS = Metric("gpuvigil_train_restarts", "counter", "Times the step number went back.", labels=JOB)
-UNPARSED = Metric("gpuvigil_train_log_lines_unparsed", "counter", "Progress lines that did not parse.", labels=JOB)
+UNPARSED = Metric(
+    "gpuvigil_train_log_lines_unparsed",
+    "counter",
+    "Progress lines that did not parse, wholly or in one of their values.",
+    labels=JOB,
+)
 
 CHECKPOINT_COMPLETE_TIME = Metric(
     "gpuvigil_checkpoint_last_complete_timestamp_seconds",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.base.trainlog.text import interval, number
+from agent.base.trainlog.reading import Reading
+from agent.base.trainlog.text import interval
 
 BAR = re.compile(
     r"\d{1,3}%\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+)\s*"
-    r"\[(?P<elapsed>[\d:]+)<(?P<left>[^,\]]*), +(?P<rate>[\d.?]+)(?P<unit>it/s|s/it)(?P<rest>[^\]]*)"
+    r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*), +(?P<rate>[^\]\[]*?)(?P<unit>it/s|s/it)(?P<rest>[^\]\[]*)\]",
+    re.A,
 )
 
 
@@ -23,6 +25,8 @@ class Bar:
     elapsed: float | None
     step_seconds: float | None
     rest: str
+    damaged: frozenset[str] = frozenset()
+    """Fields of `Progress` that the bar names and gives no number for."""
 
 
 def read(line: str) -> Bar | None:
@@ -32,13 +36,18 @@ def read(line: str) -> Bar | None:
         return None
     last = drawn[-1]
     before = line[drawn[-2].end() if len(drawn) > 1 else 0 : last.start()].rstrip()
-    rate = number(last["rate"])
+    values = Reading()
+    rate = values.take("step_seconds", last["rate"]) if last["rate"] != "?" else None
     seconds = (rate if last["unit"] == "s/it" else 1 / rate) if rate else None
+    elapsed = interval(last["elapsed"])
+    if elapsed is None:
+        values.spoil("elapsed")
     return Bar(
         title=before.rpartition("]")[2].strip(" :") if before.endswith(":") else "",
         step=int(last["step"]),
         total=int(last["total"]),
-        elapsed=interval(last["elapsed"]),
+        elapsed=elapsed,
         step_seconds=seconds,
         rest=last["rest"],
+        damaged=values.damaged,
     )

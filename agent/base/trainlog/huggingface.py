@@ -11,11 +11,12 @@ import re
 
 from agent.base.trainlog import bars
 from agent.base.trainlog.parser import Parser
-from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import integer, interval, number
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
+from agent.base.trainlog.text import integer, interval
 
-_DICTIONARY = re.compile(r"\{'[^{}]*\}")
-_ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^,}]+)")
+_DICTIONARY = re.compile(r"\{'[^{}]*(\}|$)")
+_ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^'{}]*?)(?=\s*(?:,\s*'|\}|,?$))")
 
 
 class HuggingFace(Parser):
@@ -33,7 +34,7 @@ class HuggingFace(Parser):
         self._total, self._certain = integer(found[1]), True
 
     def ignores(self, line: str) -> bool:
-        if "{'" in line and _DICTIONARY.search(line):
+        if _dictionary(line):
             return False
         bar = bars.read(line)
         return bar is not None and (bool(bar.title) or not self._is_training(bar))
@@ -51,12 +52,17 @@ class HuggingFace(Parser):
         bar = bars.read(line)
         if bar is not None and not bar.title and bar.total == self._total:
             self._bar = bar
-        dictionary = _DICTIONARY.search(line)
+        dictionary = _dictionary(line)
         if dictionary:
-            values = {key: value.strip() for key, value in _ITEM.findall(dictionary[0])}
-            if "train_runtime" in values:
-                return Progress(elapsed=number(values["train_runtime"]), ended=True)
-            return self._values(values)
+            named = {key: value.strip() for key, value in _ITEM.findall(dictionary[0])}
+            cut = not dictionary[1]
+            if cut and named:
+                named[next(reversed(named))] = ""
+            values = Reading(named)
+            values.spoil(*[CUT] * cut)
+            if "train_runtime" in named:
+                return Progress(elapsed=values.number("elapsed", "train_runtime"), ended=True, damaged=values.damaged)
+            return self._values(named, values)
         if bar is None:
             return None
         return Progress(
@@ -64,30 +70,37 @@ class HuggingFace(Parser):
             total_steps=bar.total,
             elapsed=bar.elapsed,
             step_seconds=bar.step_seconds,
+            damaged=bar.damaged,
         )
 
-    def _values(self, values: dict[str, str]) -> Progress | None:
-        loss = number(values.get("loss"))
+    def _values(self, named: dict[str, str], values: Reading) -> Progress | None:
+        loss = values.number("loss", "loss")
         if loss is not None and self._bar is not None and not self._certain:
             self._total, self._certain = self._bar.total, True
-        step, total = self._counted(values)
+        step, total = self._counted(named, values)
+        elapsed = interval(named["elapsed_time"].strip("'")) if "elapsed_time" in named else None
+        if elapsed is None and "elapsed_time" in named:
+            values.spoil("elapsed")
         return Progress(
             step=step,
             total_steps=total,
-            elapsed=interval(values["elapsed_time"].strip("'")) if "elapsed_time" in values else None,
+            elapsed=elapsed,
             loss=loss,
-            validation_loss=number(values.get("eval_loss")),
-            grad_norm=number(values.get("grad_norm")),
-            learning_rate=number(values.get("learning_rate")),
-            epoch=number(values.get("epoch")),
-            consumed_tokens=number(values.get("num_tokens") or values.get("num_input_tokens_seen")),
+            validation_loss=values.number("validation_loss", "eval_loss"),
+            grad_norm=values.number("grad_norm", "grad_norm"),
+            learning_rate=values.number("learning_rate", "learning_rate"),
+            epoch=values.number("epoch", "epoch"),
+            consumed_tokens=values.number("consumed_tokens", "num_tokens", "num_input_tokens_seen"),
+            damaged=values.damaged,
         )
 
     @staticmethod
-    def _counted(values: dict[str, str]) -> tuple[int | None, int | None]:
+    def _counted(named: dict[str, str], values: Reading) -> tuple[int | None, int | None]:
         """ms-swift writes `'global_step/max_steps': '5/150'` among the values."""
-        step, _, total = values.get("global_step/max_steps", "").strip("'").partition("/")
-        return integer(step or values.get("step")), integer(total)
+        if "global_step/max_steps" not in named:
+            return values.integer("step", "step"), None
+        step, _, total = named["global_step/max_steps"].strip("'").partition("/")
+        return values.take_integer("step", step), values.take_integer("total_steps", total)
 
     def _went_back(self, last: int, record: Progress) -> bool:
         """A bar drawn again after its end is another rank's copy of the same run, not a restart."""
@@ -98,3 +111,8 @@ class HuggingFace(Parser):
     @staticmethod
     def _finished(last: int, record: Progress) -> bool:
         return last == record.total_steps
+
+
+def _dictionary(line: str) -> re.Match[str] | None:
+    """The last dictionary of a line; its first group is empty if it has lost its end."""
+    return _DICTIONARY.search(line, line.rfind("{'")) if "{'" in line else None

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import interval, number, parse_json, stamp
+from agent.base.trainlog.reading import NOTHING
+from agent.base.trainlog.text import interval, number, parse_json, stamp, whole
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "step": ("step", "global_step", "current_steps", "iteration", "iter"),
@@ -56,27 +57,29 @@ class JsonLines(Parser):
 def record(values: Mapping[str, Any], tz: tzinfo | None = None) -> Progress | None:
     """The record in a JSON object; None where there is no whole, non-negative step."""
     found: dict[str, Any] = {}
+    damaged: set[str] = set()
     for field, names in NAMES.items():
         given = next((values[name] for name in names if name in values), None)
+        if given is None or (isinstance(given, str) and given.strip().lower() in NOTHING):
+            continue
         value = _value(field, given, tz)
-        if value is not None:
-            found[field] = int(value) if field in _WHOLE else value
-    return Progress(**found, ended=values.get("ended") is True) if found.get("step", -1) >= 0 else None
+        found[field] = whole(value) if field in _WHOLE else value
+        if found[field] is None:
+            damaged.add(field)
+    step = found.get("step")
+    if step is None or step < 0:
+        return None
+    return Progress(**found, ended=values.get("ended") is True, damaged=frozenset(damaged))
 
 
 def _value(field: str, given: Any, tz: tzinfo | None) -> float | None:
-    if isinstance(given, bool) or given is None:
+    if isinstance(given, bool):
         return None
     if isinstance(given, (int, float)):
         value = float(given)
-        if field == "time" and value > 1e11:  # milliseconds since 1970
-            value /= 1000
-        return value if field not in _WHOLE or abs(value) < 1e18 else None
+        return value / 1000 if field == "time" and value > 1e11 else value  # milliseconds since 1970
     if not isinstance(given, str):
         return None
     if field == "time":
         return stamp(given, tz)
-    if field == "elapsed":
-        return interval(given)
-    value_or_none = number(given)
-    return value_or_none if field not in _WHOLE or (value_or_none is not None and abs(value_or_none) < 1e18) else None
+    return interval(given) if field == "elapsed" else number(given)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 
 from agent.base.trainlog.parser import Parser
-from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import number
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
 
-_CONSOLE = re.compile(r"\bstep\s+(\d+)(?:/(\d+))?\s*\|(?=.{0,300}\bloss\b)(.*)")
-_MAIN = re.compile(r"^s:(\d+) (tel|trl):(\S+)((?: \w+:\S+)*)\s*$")
-# Bounded repetitions: a search from each of a thousand digits to their end would take its time.
+_CONSOLE = re.compile(r".*step\s+(\d+)(?:/(\d+))?\s*\|(?=.{0,300}\bloss\b)(.*)", re.A)
+_MAIN = re.compile(r".*s:(\d+) (?=t[er]l:)(.*)", re.A)
+_PAIR = re.compile(r"(\w+):(\S*)")
+_CELL = re.compile(r"\||, ")
+_WORDS = r"(?:\s*\(.*|\s+[A-Za-z]{2}.*)?"
+"""What may stand behind a value: a z-score in brackets, other words."""
 _PARTS = {
-    "loss": re.compile(r"(?:train )?loss:? *([-\w.+]+)"),
-    "norm": re.compile(r"norm:? *([-\w.+]+)"),
-    "lr": re.compile(r"\blr:? *([-\w.+]+)"),
-    "ms": re.compile(r"([\d.]{1,24}) ?ms"),
-    "mfu": re.compile(r"([-\d.]{1,24})% \w{1,9} MFU"),
-    "tokens": re.compile(r"([\d.,]{1,24}) tok/s|tok/sec:? *([\d.,]{1,24})"),
+    "loss": re.compile(r"(?:train )?loss:? *(.*?)" + _WORDS),
+    "grad_norm": re.compile(r"(?:grad )?norm:? *(.*?)" + _WORDS),
+    "learning_rate": re.compile(r"lr:? *(.*?)" + _WORDS),
+    "step_seconds": re.compile(r"(?:dt:? *)?(.*?) ?ms"),
+    "mfu": re.compile(r"(.*)% .* MFU"),
+    "tokens_per_second": re.compile(r"(?:(.*?) ?tok/s|tok/sec:? *(.*))"),
 }
 
 
@@ -32,38 +35,58 @@ class LlmC(Parser):
     resumes = re.compile(r"^Resuming from ")
 
     def parse(self, line: str) -> Progress | None:
-        if found := _MAIN.match(line):
-            return self._main(int(found[1]), found[2], number(found[3]), found[4])
-        if found := _CONSOLE.search(line):
+        if found := _CONSOLE.match(line):
             return self._console(found)
+        if found := _MAIN.match(line):
+            return self._main(int(found[1]), found[2])
         return None
 
-    @staticmethod
-    def _main(step: int, kind: str, loss: float | None, rest: str) -> Progress | None:
-        if loss is None:
-            return None
-        if kind == "tel":
-            return Progress(step=step, validation_loss=loss)
-        return Progress(step=step + 1, loss=loss, learning_rate=_part("lr", rest), grad_norm=_part("norm", rest))
+    def _main(self, step: int, rest: str) -> Progress | None:
+        named = dict(_PAIR.findall(rest))
+        validation = "tel" in named
+        cut = self.ends_early("tel" if validation else "trl", list(named))
+        if cut:
+            named[next(reversed(named))] = ""
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
+        return Progress(
+            step=step if validation else step + 1,
+            validation_loss=values.number("validation_loss", "tel"),
+            loss=values.number("loss", "trl"),
+            learning_rate=values.number("learning_rate", "lr"),
+            grad_norm=values.number("grad_norm", "norm"),
+            damaged=values.damaged,
+        )
 
-    @staticmethod
-    def _console(found: re.Match[str]) -> Progress | None:
-        rest = found[3]
-        milliseconds, percent = _part("ms", rest), _part("mfu", rest)
+    def _console(self, found: re.Match[str]) -> Progress | None:
+        named = _cells(found[3])
+        cut = self.ends_early("console", list(named))
+        if cut:
+            named[next(reversed(named), CUT)] = ""
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
+        milliseconds, percent = values.number("step_seconds", "step_seconds"), values.number("mfu", "mfu")
         # Scripts without a total (build-nanogpt) number their steps from 0.
         step = int(found[1]) + (0 if found[2] else 1)
         return Progress(
             step=step,
             total_steps=int(found[2]) if found[2] else None,
-            loss=_part("loss", rest),
-            grad_norm=_part("norm", rest),
-            learning_rate=_part("lr", rest),
+            loss=values.number("loss", "loss"),
+            grad_norm=values.number("grad_norm", "grad_norm"),
+            learning_rate=values.number("learning_rate", "learning_rate"),
             step_seconds=milliseconds / 1000 if milliseconds is not None else None,
             mfu=percent / 100 if percent is not None and percent >= 0 else None,
-            tokens_per_second=_part("tokens", rest),
+            tokens_per_second=values.number("tokens_per_second", "tokens_per_second"),
+            damaged=values.damaged,
         )
 
 
-def _part(name: str, text: str) -> float | None:
-    found = _PARTS[name].search(text)
-    return number(next(group for group in found.groups() if group)) if found else None
+def _cells(rest: str) -> dict[str, str]:
+    """The text of each value by its field, in the order of the line."""
+    named: dict[str, str] = {}
+    for cell in _CELL.split(rest):
+        for field, pattern in _PARTS.items():
+            if found := pattern.fullmatch(cell.strip(" ()")):
+                named[field] = next((group for group in found.groups() if group is not None), "")
+                break
+    return named

@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 
 from agent.base.trainlog.parser import Parser
-from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import fields, integer, number
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
+from agent.base.trainlog.text import fields, number
 
-_HEADER = re.compile(r"iteration:?\s+(\d+)\s*/\s*(\d+|inf(?:inity)?)\s*\|", re.I)
-_VALIDATION = re.compile(r"validation loss at iteration (\d+)(?: on \w+ set)? \| (.*)", re.I)
+_HEADER = re.compile(r"(?<!, )iteration:?\s+(\d+)\s*/\s*(\d+|inf(?:inity)?)\s*\|", re.I | re.A)
+_VALIDATION = re.compile(r".*validation loss at iteration (\d+)(?: on \w+ set)? \|(.*)", re.I | re.A)
 _TIMERS = re.compile(r"time \(ms\)\s*\|(.*)")
-_TIMER = re.compile(r" +([a-z][\w-]*) \.{2,}: \(?([\d.]+)(?:, ([\d.]+)\))?")
+_TIMER = re.compile(r" +([a-z][\w-]*) \.{2,}:\s*(?:\((.*), (.*)\)|(.*))$")
 """One timer a line, the least and the greatest of all ranks: newer Megatron."""
 _COMMUNICATION = re.compile(r"all-?_?reduce|all-gather|reduce-scatter|grads-sync|params-sync|\brecv\b|\bsend\b")
 _LOSS_KEYS = ("lm loss", "lm-loss", "lm_loss", "loss", "total loss", "sft loss", "grpo loss")
+_SLASHED = ("elapsed time per iteration (ms)", "throughput per gpu (tflop/s/gpu)", "tokens per gpu (tokens/s/gpu)")
+"""Values behind which some relatives write their average: `13100.0/13240.9`."""
 
 
 class Megatron(Parser):
@@ -26,10 +29,10 @@ class Megatron(Parser):
     summary = "Megatron-LM, Megatron-DeepSpeed, GPT-NeoX console"
     claims = re.compile(
         r"elapsed time per iteration"
-        r"|\biteration:?\s+\S+\s*/\s*\S+\s*\|\s*(?:consumed|elapsed|samples|tokens|learning|$)"
+        r"|(?<!, )\biteration:?\s+\S+\s*/\s*\S+\s*\|\s*(?:[a-z][^|:]*:|$)"
         r"|validation loss at iteration \d"
         r"|^\s*time \(ms\)\s*\|"
-        r"|^ +[a-z][\w-]* \.{2,}: \(?\d",
+        r"|^ +[a-z][\w-]* \.{2,}:",
         re.I,
     )
     heeds = re.compile(r"\b(seq_length|world_size) \.{3,} (\d+)|using world size: (\d+)|(time)s? across ranks \(ms\)")
@@ -38,8 +41,8 @@ class Megatron(Parser):
     _sequence_length: int | None = None
     _world_size: int | None = None
     _step_seconds: float | None = None
-    _communicating: float = 0.0
-    """Milliseconds in the timers read since their heading."""
+    _communicating: float | None = 0.0
+    """Milliseconds in the timers read since their heading, None once one of them was damaged."""
 
     def heed(self, found: re.Match[str]) -> None:
         name, value, world, times = found.groups()
@@ -53,21 +56,37 @@ class Megatron(Parser):
     def parse(self, line: str) -> Progress | None:
         if header := self._last_header(line):
             return self._iteration(header, line[header.end() :])
-        if found := _VALIDATION.search(line):
-            loss = next((v for k, v in fields(found[2]).items() if k.endswith("loss value")), None)
-            value = number(loss)
-            return Progress(validation_loss=value) if value is not None else None
+        if found := _VALIDATION.match(line):
+            return self._validation(found[2])
         if found := _TIMERS.search(line):
-            return self._share(_communication(found[1]))
+            cut = self.ends_early("timers", list(fields(found[1])))
+            return self._share(None if cut else _communication(found[1]))
         if found := _TIMER.match(line):
-            self._communicating += number(found[3] or found[2]) or 0.0
+            values = Reading()
+            given = [values.take("communication_ratio", value) for value in found.groups()[1:] if value is not None]
+            spent = None if values.damaged else given[-1]
+            if spent is None or self._communicating is None:
+                self._communicating = None
+            else:
+                self._communicating += spent
             return self._share(self._communicating)
         return None
+
+    @staticmethod
+    def _validation(rest: str) -> Progress | None:
+        named, cut = _closed(rest)
+        name = next((key for key in named if key.endswith("loss value")), None)
+        if name is None:
+            return None
+        values = Reading(named)
+        loss = values.number("validation_loss", name)
+        values.spoil(*[CUT] * cut)
+        return Progress(validation_loss=loss, damaged=values.damaged)
 
     def ignores(self, line: str) -> bool:
         """Timers that do not communicate, or come before the first iteration, tell nothing."""
         if found := _TIMERS.search(line):
-            return self._step_seconds is None or _communication(found[1]) is None
+            return self._step_seconds is None or not any(map(_COMMUNICATION.search, fields(found[1])))
         if found := _TIMER.match(line):
             return self._step_seconds is None or not _COMMUNICATION.search(found[1])
         return False
@@ -79,59 +98,81 @@ class Megatron(Parser):
         return headers[-1] if headers else None
 
     def _iteration(self, header: re.Match[str], rest: str) -> Progress | None:
-        values = fields(rest.rpartition("|")[0])
-        milliseconds = number(values.get("elapsed time per iteration (ms)"))
-        seconds = number(values.get("elapsed time per iteration (s)"))
+        named, cut = _closed(rest)
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
+        milliseconds = values.number("step_seconds", "elapsed time per iteration (ms)")
+        seconds = values.number("step_seconds", "elapsed time per iteration (s)")
         if milliseconds is not None:
             seconds = milliseconds / 1000
         self._step_seconds = seconds
-        batch = integer(values.get("global batch size"))
-        length = integer(values.get("curriculum seqlen") or values.get("sequence length")) or self._sequence_length
-        samples = number(values.get("consumed samples"))
-        tokens = number(values.get("consumed tokens"))
-        if tokens is None and samples is not None and length and "curriculum seqlen" not in values:
-            tokens = samples * length
-        teraflops = number(
-            values.get("throughput per gpu (tflop/s/gpu)") or values.get("approx flops per gpu") or values.get("tflops")
-        )
-        per_gpu = number(values.get("tokens/sec/gpu") or values.get("tokens per gpu (tokens/s/gpu)"))
-        rate = batch * length / seconds if batch and length and seconds else None
-        if rate is None and per_gpu is not None and self._world_size:
-            rate = per_gpu * self._world_size
+        batch = values.integer("batch_size", "global batch size")
+        length = values.integer("sequence_length", "curriculum seqlen", "sequence length")
+        if length is None and "sequence_length" not in values.damaged:
+            length = self._sequence_length
+        samples = values.number("consumed_samples", "consumed samples")
+        tokens = values.number("consumed_tokens", "consumed tokens")
+        values.derive("consumed_tokens", ("consumed_samples", "sequence_length") if tokens is None else ())
+        if "consumed_tokens" not in values.damaged and tokens is None and "curriculum seqlen" not in named:
+            tokens = samples * length if samples is not None and length else None
+        teraflops = values.number("flops_gpu", "throughput per gpu (tflop/s/gpu)", "approx flops per gpu", "tflops")
+        per_gpu = values.number("tokens_per_second_gpu", "tokens/sec/gpu", "tokens per gpu (tokens/s/gpu)")
+        values.derive("communication_ratio", ("step_seconds",))
+        values.derive("tokens_per_second", ("batch_size", "sequence_length", "step_seconds"))
+        rate = None
+        if "tokens_per_second" not in values.damaged:
+            rate = batch * length / seconds if batch and length and seconds else None
+            if rate is None and per_gpu is not None and self._world_size:
+                rate = per_gpu * self._world_size
         return Progress(
             step=int(header[1]),
             total_steps=int(header[2]) if header[2].isdigit() else None,
             step_seconds=seconds,
-            loss=_loss(values),
-            nonfinite=integer(values.get("number of nan iterations")) or 0,
-            grad_norm=number(values.get("grad norm")),
-            learning_rate=number(values.get("learning rate")),
+            loss=values.number("loss", *_LOSS_KEYS),
+            nonfinite=values.integer("nonfinite", "number of nan iterations") or 0,
+            grad_norm=values.number("grad_norm", "grad norm"),
+            learning_rate=values.number("learning_rate", "learning rate"),
             tokens_per_second=rate,
             tokens_per_second_gpu=per_gpu,
-            samples_per_second=number(values.get("samples per second")),
+            samples_per_second=values.number("samples_per_second", "samples per second"),
             flops_gpu=teraflops * 1e12 if teraflops is not None else None,
             consumed_tokens=tokens,
             consumed_samples=samples,
             batch_size=batch,
             sequence_length=length,
+            damaged=values.damaged,
         )
 
     def _share(self, milliseconds: float | None) -> Progress | None:
         """Communication over the time of the iteration; waiting for a pipeline peer counts: an upper bound."""
-        if milliseconds is None or not self._step_seconds:
+        if not self._step_seconds:
             return None
+        if milliseconds is None:
+            return Progress(damaged=frozenset({"communication_ratio"}))
         return Progress(communication_ratio=min(milliseconds / 1000 / self._step_seconds, 1.0))
 
 
+def _closed(rest: str) -> tuple[dict[str, str], bool]:
+    """The values of a line whose every value is closed by `|`, and whether something behind the last one is not.
+
+    The value that is not closed is empty: it may have lost its end, and is no number.
+    """
+    closed, _, end = rest.rpartition("|")
+    name, colon, _ = end.partition(":")
+    named = fields(closed)
+    if colon:
+        named[name.strip().lower()] = ""
+    for key in _SLASHED:
+        if key in named:
+            now, _, average = named[key].partition("/")
+            if number(average) is not None:
+                named[key] = now
+    if "approx flops per gpu" in named:
+        named["approx flops per gpu"] = named["approx flops per gpu"].removesuffix("TFLOPS")
+    return named, bool(end.strip())
+
+
 def _communication(timers: str) -> float | None:
-    """Milliseconds in timers of a line that send, receive or reduce; None if there are none."""
+    """Milliseconds in the timers of a line that send, receive or reduce; None if one of them is damaged."""
     spent = [number(value) for name, value in fields(timers).items() if _COMMUNICATION.search(name)]
-    known = [value for value in spent if value is not None]
-    return sum(known) if known else None
-
-
-def _loss(values: dict[str, str]) -> float | None:
-    for key in _LOSS_KEYS:
-        if key in values:
-            return number(values[key])
-    return None
+    return None if None in spent else sum(value for value in spent if value is not None)

@@ -8,11 +8,11 @@ where the global batch size was logged before.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import parse_json
+from agent.base.trainlog.text import parse_json, whole
 
 _MARK = ":::MLLOG "
 _POSITIONS = ("step_num", "samples_count", "step", "epoch_num")
@@ -50,28 +50,41 @@ class MlLog(Parser):
         values = value if isinstance(value, dict) else {str(event["key"]): value}
         time = _seconds(event)
         running = self._started is not None and time is not None
+        damaged: set[str] = set()
+
+        def number(field: str, given: dict[str, Any], *names: str) -> float | None:
+            value = next((given[name] for name in names if given.get(name) is not None), None)
+            if value is None or _is_number(value):
+                return None if value is None else float(value)
+            damaged.add(field)
+            return None
+
+        step = self._step(metadata)
+        if step is None and self._position is not None and metadata.get(self._position) is not None:
+            return None
         return Progress(
-            step=self._step(metadata),
+            step=step,
             time=time,
             elapsed=time - self._started if running and time is not None and self._started is not None else None,
-            loss=_float(values, "train_loss", "reduced_train_loss", "loss"),
-            validation_loss=_float(values, "eval_loss", "val_loss"),
-            learning_rate=_float({**metadata, **values}, "lr", "learning_rate"),
-            step_seconds=_float(values, "train_step_time", "train_step_timing"),
-            samples_per_second=_float(values, "throughput"),
+            loss=number("loss", values, "train_loss", "reduced_train_loss", "loss"),
+            validation_loss=number("validation_loss", values, "eval_loss", "val_loss"),
+            learning_rate=number("learning_rate", {**metadata, **values}, "lr", "learning_rate"),
+            step_seconds=number("step_seconds", values, "train_step_time", "train_step_timing"),
+            samples_per_second=number("samples_per_second", values, "throughput"),
             batch_size=self._batch_size,
             ended=event.get("key") == "run_stop",
+            damaged=frozenset(damaged),
         )
 
     def _step(self, metadata: dict[str, Any]) -> int | None:
         if self._position is None:
-            self._position = next((key for key in _POSITIONS if isinstance(metadata.get(key), (int, float))), None)
+            self._position = next((key for key in _POSITIONS if _is_number(metadata.get(key))), None)
         at = metadata.get(self._position) if self._position else None
-        if not isinstance(at, (int, float)):
+        if not _is_number(at):
             return None
         if self._position == "samples_count" and self._batch_size:
             return int(at) // self._batch_size
-        return int(at)
+        return int(at) if self._position == "epoch_num" else whole(float(at))
 
 
 def _event(line: str) -> dict[str, Any] | None:
@@ -84,11 +97,8 @@ def _event(line: str) -> dict[str, Any] | None:
 
 def _seconds(event: dict[str, Any]) -> float | None:
     milliseconds = event.get("time_ms")
-    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) else None
+    return milliseconds / 1000 if _is_number(milliseconds) else None
 
 
-def _float(values: dict[str, Any], *names: str) -> float | None:
-    for name in names:
-        if isinstance(value := values.get(name), (int, float)):
-            return float(value)
-    return None
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -6,13 +6,15 @@ NeMo counts from 0: iteration 149/149 is the 150th step of 150.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from agent.base.trainlog import bars
 from agent.base.trainlog.parser import Parser
-from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import fields, integer, number
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
+from agent.base.trainlog.text import fields
 
-_ITERATION = re.compile(r"Training epoch (\d+), iteration (\d+)/(\d+)\s*\|(.*)")
+_ITERATION = re.compile(r".*Training epoch (\d+), iteration (\d+)/(\d+)\s*\|(.*)", re.A)
 _STEP_SECONDS = "train_step_timing in s"
 
 
@@ -23,12 +25,19 @@ class Nemo(Parser):
     resumes = re.compile(r"Restored all states from the checkpoint|Restoring states from the checkpoint")
 
     def parse(self, line: str) -> Progress | None:
-        found = _ITERATION.search(line)
+        found = _ITERATION.match(line)
         if not found:
             return None
-        values = fields(found[4])
+        named = fields(found[4])
+        cut = self.ends_early("iteration", list(named))
+        if cut and named:
+            named[next(reversed(named))] = ""
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
         iteration = int(found[2])
-        counted = integer(values.get("global_step"))
+        counted = values.integer("step", "global_step")
+        if "step" in values.damaged:
+            return None
         step = iteration if counted is None else counted
         return _record(values, step + 1, int(found[3]) + 1 if step == iteration else None)
 
@@ -43,39 +52,37 @@ class NemoBar(Parser):
         bar = bars.read(line)
         if bar is None:
             return None
-        values = {
-            key.strip().lower(): value.strip()
-            for key, equals, value in (part.partition("=") for part in bar.rest.split(","))
-            if equals
-        }
-        counted = integer(values.get("global_step"))
+        values = Reading(
+            {
+                key.strip(" ,").lower(): value.strip()
+                for key, equals, value in (part.partition("=") for part in bar.rest.split(", "))
+                if equals
+            }
+        )
+        values.spoil(*bar.damaged)
+        counted = values.integer("step", "global_step")
+        if "step" in values.damaged:
+            return None
         step = bar.step if counted is None else counted + 1
         record = _record(values, step, bar.total if abs(step - bar.step) <= 1 else None)
-        return Progress(
-            step=record.step,
-            total_steps=record.total_steps,
-            elapsed=bar.elapsed,
-            step_seconds=record.step_seconds or bar.step_seconds,
-            loss=record.loss,
-            validation_loss=record.validation_loss,
-            grad_norm=record.grad_norm,
-            learning_rate=record.learning_rate,
-            consumed_samples=record.consumed_samples,
-            batch_size=record.batch_size,
-        )
+        seconds = record.step_seconds
+        if seconds is None and "step_seconds" not in record.damaged:
+            seconds = bar.step_seconds
+        return replace(record, elapsed=bar.elapsed, step_seconds=seconds)
 
 
-def _record(values: dict[str, str], step: int, total: int | None) -> Progress:
-    teraflops = number(values.get("tflops_per_gpu"))
+def _record(values: Reading, step: int, total: int | None) -> Progress:
+    teraflops = values.number("flops_gpu", "tflops_per_gpu")
     return Progress(
         step=step,
         total_steps=total,
-        step_seconds=number(values.get(_STEP_SECONDS)),
-        loss=number(values.get("reduced_train_loss") or values.get("loss")),
-        validation_loss=number(values.get("val_loss")),
-        grad_norm=number(values.get("grad_norm")),
-        learning_rate=number(values.get("lr")),
+        step_seconds=values.number("step_seconds", _STEP_SECONDS),
+        loss=values.number("loss", "reduced_train_loss", "loss"),
+        validation_loss=values.number("validation_loss", "val_loss"),
+        grad_norm=values.number("grad_norm", "grad_norm"),
+        learning_rate=values.number("learning_rate", "lr"),
         flops_gpu=teraflops * 1e12 if teraflops is not None else None,
-        consumed_samples=number(values.get("consumed_samples")),
-        batch_size=integer(values.get("global_batch_size")),
+        consumed_samples=values.number("consumed_samples", "consumed_samples"),
+        batch_size=values.integer("batch_size", "global_batch_size"),
+        damaged=values.damaged,
     )

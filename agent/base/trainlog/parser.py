@@ -29,7 +29,7 @@ class Parser(ABC):
     """Turns the lines of one run's log into records. It keeps state: one parser reads one log, in order.
 
     A format declares `claims` (a line that says it is progress) and `parse`; a line that is claimed but
-    gives nothing is counted in `unparsed`. `heeds` and `heed` pick up what the preamble announces
+    gives nothing, or a damaged value, is counted in `unparsed`. `heeds` and `heed` pick up what the preamble announces
     (sequence length, total steps); `resumes` matches a line that says a checkpoint was loaded.
     """
 
@@ -45,6 +45,7 @@ class Parser(ABC):
         self.parsed = 0
         self.unparsed = 0
         self._last: dict[int | None, int] = {}
+        self._shapes: dict[str, list[str]] = {}
         self._resumed = False
 
     @abstractmethod
@@ -78,8 +79,20 @@ class Parser(ABC):
         if record is None or (record.step or 0) >= _STEP_LIMIT:
             self.unparsed += 1
             return None
-        self.parsed += 1
+        if record.damaged:
+            self.unparsed += 1
+        else:
+            self.parsed += 1
         return self._complete(record, line)
+
+    def ends_early(self, kind: str, names: list[str]) -> bool:
+        """Whether a line has only the first of the values that the last line of its kind had: it was cut off.
+
+        For formats whose lines end in a bare number, so that the cut itself does not show: the last value that is
+        left may have lost its end. Each line is the measure of the next only.
+        """
+        before, self._shapes[kind] = self._shapes.get(kind, []), names
+        return len(names) < len(before) and before[: len(names)] == names
 
     def _unclaimed(self, line: text.Line) -> Progress | None:
         if found := self.heeds.search(line.text):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+CUT: Final = "end of the line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,9 @@ class Progress:
     """The run went back to an earlier step, or said that it resumed from a checkpoint."""
     ended: bool = False
     """The log says that training is over."""
+    damaged: frozenset[str] = frozenset()
+    """Fields that the line names and gives no whole number for: they are None here, and the value of a line
+    before no longer stands. `CUT` is among them if the line ends too early."""
 
     @property
     def loss_is_finite(self) -> bool:

@@ -16,8 +16,11 @@ _STAMP = re.compile(
 )
 _RANK = re.compile(r"(?:\[(?:rank|default)[ -]?(\d+)(?:/\d+)?\]|^\s*(\d{1,5}):\s|\[Rank (\d+)\])")
 _KUBERNETES = re.compile(r"(\d{4}-\d\d-\d\dT\S+) (?:stdout|stderr) [FP] ")
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)", re.I)
-_INTERVAL = re.compile(r"(?:(\d+) days?, )?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)$")
+_NUMBER = re.compile(
+    r"[-+]?(?:(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)", re.I | re.A
+)
+_INTERVAL = re.compile(r"(?:(\d+) days?, )?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", re.A)
+_SPELLED = re.compile(r"(?=\d)(?:(\d+)d ?)?(?:(\d+)h ?)?(?:(\d+)m ?)?(?:(\d+)s)", re.A)
 
 STAMP_WITHIN = 160
 """A line's own clock stands in its first characters; a date further on belongs to its text."""
@@ -93,25 +96,32 @@ def rank(text: str) -> int | None:
 
 
 def number(text: str | None) -> float | None:
-    """The number `text` begins with (thousands commas, `nan`, `inf` and a trailing unit allowed), or None."""
-    if text is None or not (found := _NUMBER.match(text.strip().strip("'\""))):
+    """The number that `text` is (thousands commas, quotes, `nan` and `inf` allowed); None if anything else is in it.
+
+    A number that has lost its end or was written over is thus none, and not the number that is left of it.
+    """
+    if text is None or not (found := _NUMBER.fullmatch(text.strip().strip("'\""))):
         return None
     return float(found[0].replace(",", ""))
 
 
 def integer(text: str | None) -> int | None:
-    """As `number`, rounded down; None for what is not finite."""
-    value = number(text)
-    return int(value) if value is not None and abs(value) < 1e18 else None
+    """As `number`, of whole numbers (`794.0` is one)."""
+    return whole(number(text))
+
+
+def whole(value: float | None) -> int | None:
+    """`value` as an int if it is whole and finite, else None."""
+    return int(value) if value is not None and abs(value) < 1e18 and value == int(value) else None
 
 
 def interval(text: str) -> float | None:
-    """Seconds of `58:12`, `9:07:58`, `878:01:48` or `2 days, 1:02:03`; None for `?`."""
-    found = _INTERVAL.match(text.strip())
+    """Seconds of `58:12`, `9:07:58`, `878:01:48`, `2 days, 1:02:03` or `1h 2m 3s`; None for `?` and all else."""
+    found = _INTERVAL.fullmatch(text.strip()) or _SPELLED.fullmatch(text.strip())
     if not found:
         return None
     days, hours, minutes, seconds = found.groups()
-    return int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+    return int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
 def fields(text: str, separator: str = "|") -> dict[str, str]:

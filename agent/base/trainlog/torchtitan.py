@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 
 from agent.base.trainlog.parser import Parser
-from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import number
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
 
-_STEP = re.compile(r"\bstep:\s*(\d+)\s+(.*\bloss:.*)")
-_PAIR = re.compile(r"([a-z_]\w*):\s*(\S+)")
+_STEP = re.compile(r".*step:\s*(\d+)\s+(.*\bloss:.*)", re.A)
+_PAIR = re.compile(r"([a-z_]\w*):\s*((?![a-z_]\w*:)\S*)")
+_READ = frozenset({"loss", "grad_norm", "lr", "tps", "tflops"})
 
 
 class TorchTitan(Parser):
     name = "torchtitan"
     summary = "torchtitan console"
-    claims = re.compile(r"\bstep:\s*\S+\s+loss:\s")
+    claims = re.compile(r"\bstep:\s*\S+\s+loss:")
     heeds = re.compile(
         r"Training starts at step (?P<step>\d+)(?:.*?global batch size (?P<batch>\d+))?"
         r"(?:.*?sequence length (?P<length>\d+))?(?:.*?total steps (?P<total>\d+))?"
@@ -35,20 +36,29 @@ class TorchTitan(Parser):
         )
 
     def parse(self, line: str) -> Progress | None:
-        found = _STEP.search(line)
+        found = _STEP.match(line)
         if not found:
             return None
-        values = dict(_PAIR.findall(found[2]))
-        teraflops, percent = number(values.get("tflops")), number(values.get("mfu"))
+        named = dict(_PAIR.findall(found[2]))
+        last = next(reversed(named))
+        # Values are closed by blanks, the utilisation that ends the line by its sign.
+        cut = last in _READ and found[2].endswith(named[last]) and last != "mfu"
+        if cut:
+            named[last] = ""
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
+        teraflops = values.number("flops_gpu", "tflops")
+        percent = values.take("mfu", named["mfu"], "%") if "mfu" in named else None
         return Progress(
             step=int(found[1]),
             total_steps=self._total,
-            loss=number(values.get("loss")),
-            grad_norm=number(values.get("grad_norm")),
-            learning_rate=number(values.get("lr")),
-            tokens_per_second_gpu=number(values.get("tps")),
+            loss=values.number("loss", "loss"),
+            grad_norm=values.number("grad_norm", "grad_norm"),
+            learning_rate=values.number("learning_rate", "lr"),
+            tokens_per_second_gpu=values.number("tokens_per_second_gpu", "tps"),
             flops_gpu=teraflops * 1e12 if teraflops is not None else None,
             mfu=percent / 100 if percent is not None else None,
             batch_size=self._batch,
             sequence_length=self._length,
+            damaged=values.damaged,
         )

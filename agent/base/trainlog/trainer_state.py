@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agent.base.trainlog.progress import Progress
-from agent.base.trainlog.text import number, parse_json
+from agent.base.trainlog.reading import Reading
+from agent.base.trainlog.text import parse_json
 
 FILE_NAME = "trainer_state.json"
 
@@ -34,17 +35,15 @@ def _record(entry: dict[str, Any], total: int | None) -> Progress | None:
     step = entry.get("step")
     if not isinstance(step, int):
         return None
+    values = Reading({name: str(value) for name, value in entry.items()})
     return Progress(
         step=step,
         total_steps=total,
-        loss=_float(entry.get("loss")),
-        validation_loss=_float(entry.get("eval_loss")),
-        grad_norm=_float(entry.get("grad_norm")),
-        learning_rate=_float(entry.get("learning_rate")),
-        epoch=_float(entry.get("epoch")),
-        consumed_tokens=_float(entry.get("num_input_tokens_seen")),
+        loss=values.number("loss", "loss"),
+        validation_loss=values.number("validation_loss", "eval_loss"),
+        grad_norm=values.number("grad_norm", "grad_norm"),
+        learning_rate=values.number("learning_rate", "learning_rate"),
+        epoch=values.number("epoch", "epoch"),
+        consumed_tokens=values.number("consumed_tokens", "num_input_tokens_seen"),
+        damaged=values.damaged,
     )
-
-
-def _float(value: Any) -> float | None:
-    return number(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None

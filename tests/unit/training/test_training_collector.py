@@ -125,6 +125,30 @@ def test_a_damaged_line_is_counted_and_changes_nothing(bench: Bench) -> None:
     assert seen["step"] == 7
 
 
+@pytest.mark.parametrize("bad", ["abc", "1.2E", "1.0.5E+00", ""])
+def test_a_damaged_loss_takes_the_last_one_away_until_a_good_one_comes(bench: Bench, bad: str) -> None:
+    bench.write(megatron(7, bench.now - 3))
+    assert bench.page()["loss"] == 2.5
+    bench.write(megatron(8, bench.now - 2, loss=bad))
+    seen = bench.page()
+    assert "loss" not in seen
+    assert (seen["step"], seen["grad_norm"], seen["log_lines_unparsed_total"]) == (8, 1.25, 1)
+    bench.write(megatron(9, bench.now, loss="1.5E+00"))
+    seen = bench.page()
+    assert (seen["loss"], seen["log_lines_unparsed_total"], seen["loss_nonfinite_total"]) == (1.5, 1, 0)
+
+
+def test_a_cut_line_as_it_was_seen_on_a_node(bench: Bench) -> None:
+    bench.write(
+        megatron(7, bench.now - 2),
+        " iteration        8/     100 | consumed samples:           32 | elapsed time per iteration (ms): banana |"
+        " learning rate: | lm loss: 1.2E | loss scale\n",
+    )
+    seen = bench.page()
+    assert {"loss", "learning_rate", "step_seconds"}.isdisjoint(seen)
+    assert (seen["step"], seen["log_lines_unparsed_total"]) == (8, 1)
+
+
 def test_nan_loss_is_absent_and_counted(bench: Bench) -> None:
     bench.write(megatron(7, bench.now - 2), megatron(8, bench.now, loss="nan"))
     seen = bench.page()

@@ -159,6 +159,17 @@ def test_a_report_is_progress(reporting: tuple[Training, Path]) -> None:
     assert seen["last_step_timestamp_seconds",] == pytest.approx(time.time(), abs=30)
 
 
+def test_a_damaged_value_of_a_report_is_left_out_named_and_counted(reporting: tuple[Training, Path]) -> None:
+    collector, path = reporting
+    post(path, json.dumps({"job_id": "j", "step": 10, "loss": 2.5}))
+    assert page(collector)["loss",] == 2.5
+    status, answer = post(path, json.dumps({"job_id": "j", "step": 11, "loss": "1.2E"}))
+    assert (status, answer) == (200, "1 taken\nno numbers, left out: loss\n")
+    seen = page(collector)
+    assert ("loss",) not in seen
+    assert (seen["step",], seen["log_lines_unparsed_total",]) == (11, 1)
+
+
 def test_several_reports_in_one_post(reporting: tuple[Training, Path]) -> None:
     collector, path = reporting
     reports = [

@@ -43,13 +43,23 @@ def test_a_half_line_waits_for_its_end(tmp_path: Path) -> None:
 def test_a_quiet_last_line_is_given_once(tmp_path: Path) -> None:
     """A progress bar never ends its last drawing."""
     log = tmp_path / "log"
-    add(log, "\r 50%|## | 1/2\r100%|####| 2/2")
+    add(log, "\r 50%|## | 1/2 [00:01<00:01]\r100%|####| 2/2 [00:02<00:00]\x1b[A")
     tail = Tail(log)
-    assert lines(list(tail.read())) == [" 50%|## | 1/2"]
-    assert lines(list(tail.read())) == ["100%|####| 2/2"]
+    assert lines(list(tail.read())) == [" 50%|## | 1/2 [00:01<00:01]"]
+    assert lines(list(tail.read())) == ["100%|####| 2/2 [00:02<00:00]\x1b[A"]
     assert lines(list(tail.read())) == []
     add(log, "\ndone\n")
     assert lines(list(tail.read())) == ["done"]
+
+
+def test_a_line_that_a_buffered_writer_left_half_waits_for_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    add(log, "iteration 1/ 9 | lm loss: 1.2")
+    tail = Tail(log)
+    for _ in range(3):
+        assert lines(list(tail.read())) == []
+    add(log, "5E+00 |\n")
+    assert lines(list(tail.read())) == ["iteration 1/ 9 | lm loss: 1.25E+00 |"]
 
 
 def test_rotation_reads_the_rest_of_the_old_file_first(tmp_path: Path) -> None:

@@ -93,9 +93,13 @@ def test_megatron_without_total() -> None:
 
 
 def test_megatron_cut_off_field_is_not_a_value() -> None:
-    record = one(MEGATRON[: MEGATRON.index("9.718885") + 3])
+    parser = open_format("megatron", timezone.utc)
+    record = parser.feed(MEGATRON[: MEGATRON.index("9.718885") + 3])
+    assert record is not None
     assert record.step == 10
     assert record.loss is None
+    assert "loss" in record.damaged
+    assert parser.unparsed == 1
 
 
 def test_megatron_stump_of_a_killed_writer_gives_way_to_the_line_behind_it() -> None:

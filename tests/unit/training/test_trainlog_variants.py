@@ -184,7 +184,8 @@ def test_torchtitan_announces_its_total() -> None:
         "torchtitan",
         "[rank0]:[titan] 2025-06-16 22:30:00,000 - root - INFO - Training starts at step 1, with local batch size 8,"
         " global batch size 64, sequence length 2048, total steps 1000 (warmup 200)",
-        "[rank0]:[titan] 2025-06-16 22:30:50,322 - root - INFO - step: 200  loss:  6.1384  grad_norm:  0.5  tps: 5,856",
+        "[rank0]:[titan] 2025-06-16 22:30:50,322 - root - INFO - step: 200  loss:  6.1384  grad_norm:  0.5"
+        "  tps: 5,856  mfu: 34.29%",
     )
     assert (records[0].total_steps, records[0].batch_size, records[0].sequence_length) == (1000, 64, 2048)
     assert records[0].grad_norm == 0.5
