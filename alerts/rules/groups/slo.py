@@ -208,18 +208,18 @@ def _cases() -> tuple[Case, ...]:
             step,
         ),
         Case(
-            "a drill ends with its outage, and few requests come afterwards: its trace never becomes a real page",
+            "a drill ends with its outage, and no request comes afterwards: its trace never becomes a real page",
             {
-                **histogram(native, "1", "0x20 60+60x100", "0+600x20 12060+60x100"),
+                **histogram(native, "1", "0x121", "0+60x20 1200x100"),
                 **drill_on("engine", ENGINE, "1x20 _x100"),
             },
             {
                 "9m": (Firing({**ENGINE, **DRILLED}, told("100%"), "page"),),
                 "44m": (
-                    Firing({**ENGINE, **DRILLED}, told("76.19%"), "page"),
-                    Firing({**ENGINE, **DRILLED}, told("75.9%"), "ticket"),
+                    Firing({**ENGINE, **DRILLED}, told("100%"), "page"),
+                    Firing({**ENGINE, **DRILLED}, told("100%"), "ticket"),
                 ),
-                "52m": (Firing({**ENGINE, **DRILLED}, told("71.56%"), "ticket"),),
+                "54m": (Firing({**ENGINE, **DRILLED}, told("100%"), "ticket"),),
             },
             step,
         ),

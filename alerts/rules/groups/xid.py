@@ -168,7 +168,7 @@ def _loss_cases() -> tuple[Case, ...]:
         Case(
             "an Xid two minutes after the recovery is of a GPU that lives: told, once the loss is out of sight",
             {gpu.UP(**GPU3): "1x3 0x3 1x100", gpu.XID_EVENTS(**GPU3, action="RESTART_BM"): "0x15 1x100"},
-            {"4m": (), "7m15s": (), "8m": (Firing(labels, told, "page"),), "15m": ()},
+            {"4m": (), "7m": (), "8m": (Firing(labels, told, "page"),), "15m": ()},
         ),
         Case(
             "the agent starts again after the loss, at another address and with the counts it had: nothing old",
