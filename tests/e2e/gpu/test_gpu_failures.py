@@ -307,7 +307,9 @@ def test_a_killed_child_is_replaced_without_growth(make_node):
         page = node.until(lambda page, n=round_: page.one("gpuvigil_gpu_child_restarts_total") == n + 1)
         node.until_whole(2)
     assert page.one("gpuvigil_gpu_known") == 2
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == monitor
+    threads, files = monitor
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files  # fewer where what an earlier test left was collected
 
 
 def test_a_full_disk_does_not_stop_it(make_node, tmp_path):
