@@ -104,8 +104,10 @@ class EventsSource:
         if self._reader is None:
             return
         try:
+            damaged = self._reader.damaged
             records = self._reader.feed(data)
             records += self._reader.flush() if len(data) < LIMIT else []
+            self.unparsed += self._reader.damaged - damaged
         except DamagedFrame:
             self.unparsed += 1
             self._reader = None  # the framing is lost until there is another file

@@ -2,7 +2,8 @@
 
 A frame is length (8 bytes, little endian), masked CRC-32C of it (4), data, masked CRC-32C of the data (4). The data
 is an `Event`: wall_time = 1 (double), step = 2, summary = 5 with values = 1: tag = 1, simple_value = 2 (float),
-tensor = 8 (as TensorFlow 2 writes scalars). Only the CRC of the length is checked: it is what keeps the framing.
+tensor = 8 (as TensorFlow 2 writes scalars). The CRC of the length keeps the framing; that of the data is checked
+where the data has scalars, which is never long.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class EventReader:
         self._rest = b""
         self._skip = 0
         self._open: _Step | None = None
+        self.damaged = 0
+        """Frames with scalars that do not agree with their checksum: left out."""
 
     def feed(self, data: bytes) -> list[Progress]:
         """The records that `data` completes.
@@ -84,9 +87,12 @@ class EventReader:
             DamagedFrame: a length does not agree with its checksum.
         """
         found: list[Progress] = []
-        for event in self._events(data):
+        for event, checksum in self._events(data):
             step = _read(event)
             if step is None:
+                continue
+            if _masked_crc32c(event) != checksum:
+                self.damaged += 1
                 continue
             if self._open is not None and self._open.step == step.step:
                 self._open.values.update(step.values)
@@ -100,7 +106,8 @@ class EventReader:
         step, self._open = self._open, None
         return [step.record()] if step is not None else []
 
-    def _events(self, data: bytes) -> Iterator[bytes]:
+    def _events(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+        """The data of each frame and the checksum that belongs to it."""
         if self._skip:
             dropped = min(self._skip, len(data))
             self._skip -= dropped
@@ -120,7 +127,8 @@ class EventReader:
                 continue
             if len(data) - at < whole:
                 break
-            yield data[at + 12 : at + 12 + length]
+            (checksum,) = struct.unpack_from("<I", data, at + 12 + length)
+            yield data[at + 12 : at + 12 + length], checksum
             at += whole
         self._rest = data[at:]
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import statistics
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,23 @@ def test_a_spoilt_byte_is_found_or_costs_at_most_its_frame(at: int, flip: int) -
     except DamagedFrame:
         return
     assert len(records) >= 9
+    whole = EventReader()
+    sound = {(one.step, one.loss, one.grad_norm) for one in whole.feed((DATA / "tensorboardX.tfevents").read_bytes())}
+    for one in records[:-1]:
+        assert any(
+            one.step == step and one.loss in (None, loss) and one.grad_norm in (None, norm)
+            for step, loss, norm in sound
+        ), "a value that was never written"
+
+
+def test_a_scalar_that_does_not_agree_with_its_checksum_is_counted(tmp_path: Path) -> None:
+    data = (DATA / "tensorboardX.tfevents").read_bytes()
+    written = struct.pack("<f", 10 / 40)  # the loss of step 40
+    assert data.count(written) == 1
+    data = data.replace(written, struct.pack("<f", 7.5))
+    (tmp_path / "x.tfevents").write_bytes(data)
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(tmp_path / "x.tfevents")}]})
+    assert page(Training(settings, Context(str(tmp_path), str(tmp_path))))["log_lines_unparsed_total",] == 1
 
 
 def test_event_files_are_followed_into_the_next_one(tmp_path: Path) -> None:
