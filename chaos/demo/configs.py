@@ -51,7 +51,12 @@ def agent(layout: Layout, ports: dict[str, int], simulated: bool) -> Path:
             "prometheus_url": local(ports["prometheus"]),
             "alertmanager_urls": [local(ports["alertmanager"])],
             "collectors": {
-                "gpu": {**quick, "retry_lost": "2s", **({"expected": GPUS} if simulated else {})},
+                "gpu": {
+                    **quick,
+                    "retry_lost": "2s",
+                    "call_deadline": "2s",
+                    **({"expected": GPUS} if simulated else {}),
+                },
                 "xid": {**quick, **({"kmsg": str(layout.kmsg)} if simulated else {})},
                 "host": quick,
                 "drill": quick,

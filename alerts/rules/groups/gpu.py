@@ -226,7 +226,7 @@ def gpu_missing(t: Thresholds) -> Alert:
 def gpu_driver_hung(t: Thresholds) -> Alert:
     fault = hardfaults.GPU_DRIVER_HUNG
     stuck = gpu.DRIVER_STUCK(**GPU3, call="nvmlDeviceGetPowerUsage")
-    told = "The driver call nvmlDeviceGetPowerUsage on GPU 3 (GPU-3) of n1 is 30s past its deadline."
+    told = "The driver call nvmlDeviceGetPowerUsage on GPU 3 (GPU-3) of n1 has not returned for 30s."
     return Alert(
         name=fault.alert,
         severity="page",
@@ -239,8 +239,8 @@ def gpu_driver_hung(t: Thresholds) -> Alert:
         description='The driver call{{ with query (printf "'
         + gpu.DRIVER_STUCK.name
         + '{uuid=\'%s\'} > 0" $labels.uuid) }} {{ . | first | label "call" }}{{ end }}'
-        " on GPU {{ $labels.gpu }} ({{ $labels.uuid }}) of {{ $labels.node }} is {{ $value | humanizeDuration }}"
-        " past its deadline.",
+        " on GPU {{ $labels.gpu }} ({{ $labels.uuid }}) of {{ $labels.node }} has not returned for"
+        " {{ $value | humanizeDuration }}.",
         dashboard="fleet",
         runbook=Runbook(
             meaning="A call into the NVIDIA driver does not return. The agent's reader of that GPU is stuck in the "
