@@ -16,7 +16,8 @@ import time
 import warnings
 from pathlib import Path
 
-sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: `detect` would be this file
+if str(Path(__file__).parent) in sys.path:  # a script's folder comes first: `detect` would be this file
+    sys.path.remove(str(Path(__file__).parent))
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before numpy is loaded
 
@@ -242,7 +243,7 @@ def steady(number: int) -> None:
 
 def quality(folder: Path) -> None:
     """Every model on every labelled series. The settings were chosen on every other file; the rest was kept aside."""
-    files = [file for file in read_directory(folder) if file.labels is not None]
+    files = sorted((f for f in read_directory(folder) if f.labels is not None), key=lambda f: f.path.name)
     halves = {"development": files[::2], "held aside": files[1::2]}
     models = ("robust", "auto", "ewma", "prophet_batched")
     winners: dict[str, dict[str, float]] = {}
@@ -273,6 +274,86 @@ def quality(folder: Path) -> None:
         print(f"# winner of {kind}: {best}")
 
 
+def on_prometheus(series: int, points: int = 672, step: int = 1800) -> None:
+    """A monitor of that many series on a real Prometheus: history read once and fitted, then one turn of new points."""
+    import shutil
+    import socket
+    import subprocess
+    import tempfile
+    import urllib.request
+
+    import psutil
+
+    from alerts.central.history import Bounds
+    from alerts.central.monitor import Watch
+    from alerts.central.pool import Pool
+    from alerts.central.promread import Reader
+    from alerts.central.settings import Monitor, Prometheus
+
+    if not shutil.which("promtool"):
+        print("prometheus is not installed: its part is left out", file=sys.stderr)
+        return
+    base = [sample(kind, points, float(step), seed=seed) for kind in KINDS for seed in range(4)]
+    end = int(time.time()) // step * step - step
+    with tempfile.TemporaryDirectory() as folder:
+        with open(f"{folder}/load.om", "w", encoding="utf-8") as file:
+            file.write("# TYPE load gauge\n")
+            for number in range(series):
+                row, head = base[number % len(base)], f'load{{node="n{number // 8}",gpu="{number % 8}"}}'
+                file.writelines(
+                    f"{head} {value:.4f} {end - step * (points - 1 - i)}\n" for i, value in enumerate(row.tolist())
+                )
+            file.write("# EOF\n")
+        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"]
+        subprocess.run([*command, f"{folder}/load.om", f"{folder}/tsdb"], check=True, capture_output=True)
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        Path(folder, "p.yml").write_text("scrape_configs: []\n", encoding="utf-8")
+        server = subprocess.Popen(
+            ["prometheus", f"--config.file={folder}/p.yml", f"--storage.tsdb.path={folder}/tsdb",
+             f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=90d"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        pool = Pool(1)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            limit = time.monotonic() + 120
+            while time.monotonic() < limit:
+                try:
+                    urllib.request.urlopen(f"{url}/-/ready", timeout=2).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            settings = Monitor.model_validate(
+                {"name": "load", "query": "load", "model": "prophet_batched", "step": f"{step}s",
+                 "fit_window": f"{points * step}s", "fit_every": "6h", "min_history": "2d"}
+            )  # fmt: skip
+            reader = Reader(Prometheus(url=url, timeout="120s"))
+            now = [float(end - step)]
+            watch = Watch(settings, reader, pool.submit, Bounds(series_limit=series), clock=lambda: now[0])
+            process = psutil.Process(server.pid)
+            for name in ("history", "new points"):
+                begin, wall, theirs = cpu(), time.monotonic(), sum(process.cpu_times()[:2])
+                before = reader.tally.samples
+                watch.turn()
+                while watch.fitting and time.monotonic() - wall < 300:
+                    time.sleep(0.05)
+                if watch.view.state != "ok":
+                    watch.turn()  # takes the fit over
+                key = "prometheus_" + name.replace(" ", "_")
+                note(f"{key}_wall_s", time.monotonic() - wall, "s")
+                note(f"{key}_central_cpu_s", cpu() - begin, "s, without the worker that fits")
+                note(f"{key}_server_cpu_s", sum(process.cpu_times()[:2]) - theirs, "s")
+                note(f"{key}_samples", reader.tally.samples - before, "samples")
+                print(f"# {name}: {watch.view.state}, {watch.view.why}")
+                now[0] += step
+        finally:
+            pool.close()
+            server.terminate()
+            server.wait(30)
+
+
 def fits(name: str) -> None:
     """CPU of each model's fit on 50 series, for the record."""
     values = kinds(50)[:POINTS]
@@ -283,13 +364,16 @@ def fits(name: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help="prophet, fleet, steady, fits, quality (all but quality if none)")
+    parser.add_argument(
+        "parts", nargs="*", help="prophet, fleet, steady, fits, prometheus, quality (this needs --data)"
+    )
     parser.add_argument("--oracle", type=int, default=50, help="series that Prophet itself is fitted to (%(default)s)")
     parser.add_argument("--series", type=int, default=96_000, help="size of the fleet (%(default)s)")
+    parser.add_argument("--prometheus-series", type=int, default=5000, help="series on a real one (%(default)s)")
     parser.add_argument("--data", type=Path, help="directory of labelled series, for quality")
     args = parser.parse_args()
-    parts = args.parts or ["prophet", "fleet", "steady", "fits", *(["quality"] if args.data else [])]
-    if unknown := set(parts) - {"prophet", "fleet", "steady", "fits", "quality"}:
+    parts = args.parts or ["prophet", "fleet", "steady", "fits", "prometheus", *(["quality"] if args.data else [])]
+    if unknown := set(parts) - {"prophet", "fleet", "steady", "fits", "prometheus", "quality"}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if "steady" in parts:
         steady(args.series)
@@ -300,6 +384,8 @@ def main() -> int:
             fits(name)
     if "fleet" in parts:
         fleet(args.series)
+    if "prometheus" in parts:
+        on_prometheus(args.prometheus_series)
     if "quality" in parts:
         if args.data is None:
             parser.error("quality needs --data DIR")

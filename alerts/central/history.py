@@ -53,7 +53,7 @@ class History:
         """Row up to which everything has been read: a read that failed half-way is made again from here."""
 
     def update(self, now: float) -> bool:
-        """Bring the ring up to date; returns whether any point was new.
+        """Bring the ring up to date; returns whether the newest point is of now or of the row before.
 
         Raises:
             ReadError: Prometheus did not answer, or the clock went back ("clock").
@@ -66,9 +66,8 @@ class History:
             behind = (self._complete - newest) * settings.step
             if behind > BACK:
                 raise ReadError("clock", f"the clock went back by {behind:.0f} s; waiting until it is where it was")
-            return True
+            return True  # within the row, or a small correction
         count = self._reader.count(settings.query, self._bounds.series_limit, newest * settings.step)
-        came = False
         for chunk in self._reader.range(settings.query, first, newest, settings.step, max(count, ring.series, 1)):
             for series in chunk:
                 if settings.synthetic == "exclude" and masks.is_synthetic(series.labels):
@@ -76,7 +75,6 @@ class History:
                 if not len(series.rows) or not self._bounds.shard.mine(series.labels):
                     continue
                 last = int(series.rows[-1])
-                came = came or ring.head is None or last > ring.head
                 # Only data moves the ring: a clock that jumps ahead must not push the history out of it.
                 ring.advance(last)
                 ring.put(series)
@@ -84,7 +82,7 @@ class History:
             quiet = masks.silences(self._reader, first, newest, settings.step, self._bounds.mask_tail)
             masks.apply(ring, quiet)
             self._complete = ring.head
-        return came
+        return ring.head is not None and newest - ring.head <= 1
 
     # --- kept over restarts ---------------------------------------------------------------------------------
 

@@ -102,6 +102,11 @@ class Watch(Watching):
         self._prefixed: tuple[Labels, ...] = ()
         self._shown = 0
 
+    @property
+    def fitting(self) -> bool:
+        """Whether a worker is at the model now."""
+        return self._pending is not None and not self._pending.done()
+
     def _turn(self, now: float) -> View:
         self._take_fit()
         came = self.history.update(now)
