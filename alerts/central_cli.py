@@ -70,18 +70,28 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from alerts.central.presets import monitors_of
+    from alerts.central.presets import monitors_of, resources_of
     from alerts.central.promread import Reader, ReadError
     from alerts.central.settings import Capacity, Monitor
 
     settings = _load(_path(args.config))
     if args.offline:
         number = len(settings.monitors) + len(monitors_of(settings))
-        print(f"good: {number} monitors, {len(settings.capacity)} capacity forecasts")
+        resources = len(settings.capacity) + len(resources_of(settings))
+        print(f"good: {number} monitors, {resources} capacity forecasts")
         return Exit.GOOD
+    for monitor in (*settings.monitors, *monitors_of(settings)):
+        if monitor.raw_counter:
+            advice = f"{monitor.raw_counter} is a counter, which only grows: use rate({monitor.raw_counter}[5m])"
+            print(f"gpuvigil: warning: {monitor.name}: {advice}", file=sys.stderr)
     reader = Reader(settings.prometheus)
     bad = 0
-    everything: list[Monitor | Capacity] = [*settings.monitors, *monitors_of(settings), *settings.capacity]
+    everything: list[Monitor | Capacity] = [
+        *settings.monitors,
+        *monitors_of(settings),
+        *settings.capacity,
+        *resources_of(settings),
+    ]
     for watched in everything:
         limit = watched.series_limit or settings.prometheus.series_limit
         try:

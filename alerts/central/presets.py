@@ -1,4 +1,7 @@
-"""Monitors for the whole catalogue, so that a newcomer writes none: `presets: [gpu, inference, node]`."""
+"""Monitors and capacity forecasts for the whole catalogue, so that a newcomer writes none.
+
+`presets: [gpu, inference, node, training]` names what is wanted; a file without any monitor or resource has them all.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,35 @@ from agent.base.catalogue import Metric, gpu, llm, node, train
 from alerts.detect.bands import Direction
 
 if TYPE_CHECKING:
-    from alerts.central.settings import Monitor, Settings
+    from alerts.central.settings import Capacity, Monitor, Settings
 
 NAMES = ("gpu", "inference", "node", "training")
 
 
 def monitors_of(settings: Settings) -> tuple[Monitor, ...]:
-    """The monitors of the presets asked for; one that the user has under the same name is left out.
+    """The monitors of the presets asked for, less those of a name that the user has given."""
+    return tuple(made for name in _wanted(settings) for made in _MONITORS[name]() if made.name not in _taken(settings))
 
-    Without any monitor and preset all presets are on.
-    """
-    wanted: tuple[str, ...] = () if settings.monitors else NAMES
+
+def resources_of(settings: Settings) -> tuple[Capacity, ...]:
+    """The capacity forecasts of the presets asked for, less those of a name that the user has given."""
+    return tuple(made for name in _wanted(settings) for made in _RESOURCES[name]() if made.name not in _taken(settings))
+
+
+def _wanted(settings: Settings) -> tuple[str, ...]:
     if settings.presets is not None:
-        wanted = settings.presets
-    taken = {monitor.name for monitor in settings.monitors} | {resource.name for resource in settings.capacity}
-    return tuple(monitor for name in wanted for monitor in _PRESETS[name]() if monitor.name not in taken)
+        return settings.presets
+    return () if settings.monitors or settings.capacity else NAMES
+
+
+def _taken(settings: Settings) -> set[str]:
+    return {monitor.name for monitor in settings.monitors} | {resource.name for resource in settings.capacity}
+
+
+def _resource(name: str, query: str) -> Capacity:
+    from alerts.central.settings import Capacity
+
+    return Capacity.model_validate({"name": name, "query": query})
 
 
 def _monitor(name: str, query: str, direction: Direction, min_dev_abs: float, **more: Any) -> Monitor:
@@ -86,4 +103,24 @@ def _training() -> list[Monitor]:
     ]
 
 
-_PRESETS = {"gpu": _gpu, "inference": _inference, "node": _node, "training": _training}
+def _disk() -> list[Capacity]:
+    real = 'fstype!~"tmpfs|ramfs|overlay|squashfs|devtmpfs"'
+    return [_resource("disk", f"1 - {node.FS_AVAIL.name}{{{real}}} / {node.FS_SIZE.name}{{{real}}}")]
+
+
+def _gpu_resources() -> list[Capacity]:
+    by = "cluster, node, gpu, uuid, synthetic"
+    used = f"max by ({by}) (max_over_time({gpu.MEMORY_USED.name}[1h]))"
+    power = f"sum by (cluster, node, synthetic) (avg_over_time({gpu.POWER.name}[1h]))"
+    return [
+        _resource("gpu-memory", f"{used} / max by ({by}) ({gpu.MEMORY_TOTAL.name})"),
+        _resource("power-budget", f"{power} / sum by (cluster, node, synthetic) ({gpu.POWER_LIMIT.name})"),
+    ]
+
+
+def _inference_resources() -> list[Capacity]:
+    return [_resource("kv-cache", f"max by (cluster, node, engine, model) (max_over_time({llm.KV_CACHE.name}[1h]))")]
+
+
+_MONITORS = {"gpu": _gpu, "inference": _inference, "node": _node, "training": _training}
+_RESOURCES = {"gpu": _gpu_resources, "inference": _inference_resources, "node": _disk, "training": list}

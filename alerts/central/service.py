@@ -19,7 +19,7 @@ from alerts.central.history import Bounds
 from alerts.central.monitor import Watch
 from alerts.central.page import Counters, families
 from alerts.central.pool import Pool
-from alerts.central.presets import monitors_of
+from alerts.central.presets import monitors_of, resources_of
 from alerts.central.promread import Reader
 from alerts.central.schedule import BEAT, Clock
 from alerts.central.settings import Settings
@@ -126,6 +126,8 @@ class Central:
 
         events = tuple(event.event() for event in settings.events)
         for monitor in (*settings.monitors, *monitors_of(settings)):
+            if monitor.raw_counter:
+                log.warning("reads a counter as a gauge", extra={"monitor": monitor.name, "of": monitor.raw_counter})
             limited = _limited(bounds, monitor.series_limit)
             keep(
                 monitor.name,
@@ -134,7 +136,7 @@ class Central:
                 lambda m=monitor, b=limited: Watch(m, self.reader, self.pool.submit, b, events=events),  # type: ignore[misc]
                 monitor.model,
             )
-        for resource in settings.capacity:
+        for resource in (*settings.capacity, *resources_of(settings)):
             limited = _limited(bounds, resource.series_limit)
             keep(
                 resource.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Literal
 
@@ -26,6 +27,10 @@ def _name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+
+
+_COUNTER = re.compile(r"\b[a-zA-Z_:][\w:]*_total\b")
+_RATED = re.compile(r"\b(rate|irate|increase|resets|changes|count|absent)\s*\([^()]*$")
 
 
 class Prometheus(Model):
@@ -79,6 +84,14 @@ class Monitor(Model):
         if self.data_range is not None and self.data_range[0] >= self.data_range[1]:
             raise ValueError("data_range must be [low, high]")
         return self
+
+    @property
+    def raw_counter(self) -> str:
+        """The counter that the query reads as if it were a gauge, "" if there is none."""
+        for found in _COUNTER.finditer(self.query):
+            if not _RATED.search(self.query[: found.start()]):
+                return found.group()
+        return ""
 
     @property
     def period(self) -> float:
