@@ -82,6 +82,8 @@ class Watch(Watching):
         bounds: Bounds | None = None,
         *,
         events: tuple[Event, ...] = (),
+        fit_deadline: float = math.inf,
+        restart: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(settings.name, clock)
@@ -96,6 +98,9 @@ class Watch(Watching):
         self._forecast: Forecast | None = None
         self._pending: Future[tuple[Bands, Fitted | None]] | None = None
         self._pending_for: tuple[tuple[Labels, ...], int] = ((), 0)
+        self._pending_since = 0.0
+        self._fit_deadline = fit_deadline
+        self._restart = restart
         self._next_fit = 0.0
         self._fit_error = ""
         self._prefixes: dict[str, list[str]] = {}
@@ -132,6 +137,7 @@ class Watch(Watching):
         rows = math.ceil(2.5 * settings.fit_every / settings.step) + 2
         ahead = (ring.head + 1 + np.arange(rows)) * settings.step
         self._pending_for = (tuple(ring.keys), ring.head)
+        self._pending_since = time.monotonic()
         options = (
             replace(self._options, groups=_groups(ring.keys, settings.peers_by)) if settings.peers_by else self._options
         )
@@ -149,7 +155,14 @@ class Watch(Watching):
 
     def _take_fit(self) -> None:
         """Take over the result of a fit that has ended."""
-        if self._pending is None or not self._pending.done():
+        if self._pending is None:
+            return
+        if not self._pending.done():
+            if time.monotonic() - self._pending_since > self._fit_deadline:
+                self._pending = None
+                self._fit_error = f"a fit took longer than {self._fit_deadline:.0f} s and was ended"
+                self._next_fit = self._clock() + self.settings.fit_every
+                self._restart()
             return
         pending, self._pending = self._pending, None
         keys, head = self._pending_for

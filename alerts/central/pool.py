@@ -51,6 +51,11 @@ class Pool:
                 self._executor = self._new()
                 return self._executor.submit(work, *args)
 
+    def restart(self) -> None:
+        """End the workers, whatever they do: one hangs. What they had in hand fails and is asked for again."""
+        self.close()
+        self.replaced += 1
+
     def close(self) -> None:
         """Drop what waits and end the workers, whatever they do."""
         with self._lock:

@@ -133,7 +133,15 @@ class Central:
                 monitor.name,
                 monitor.period,
                 f"{monitor!r} {events!r}",
-                lambda m=monitor, b=limited: Watch(m, self.reader, self.pool.submit, b, events=events),  # type: ignore[misc]
+                lambda m=monitor, b=limited: Watch(
+                    m,
+                    self.reader,
+                    self.pool.submit,
+                    b,
+                    events=events,
+                    fit_deadline=settings.fit_deadline,
+                    restart=self.pool.restart,
+                ),  # type: ignore[misc]
                 monitor.model,
             )
         for resource in (*settings.capacity, *resources_of(settings)):

@@ -178,6 +178,7 @@ class Settings(Model):
     presets: tuple[Literal["gpu", "inference", "node", "training"], ...] | None = Field(
         default=None, description="Ready monitors; unset: all of them where no monitor is written."
     )
+    fit_deadline: Duration = Field(default=900.0, gt=0, description="A fit that takes longer hangs; it is ended.")
     workers: int = Field(default=1, ge=1, le=64, description="Processes that fit models.")
     mask_tail: Duration = Field(default=120.0, ge=0, description="Points left out after a drill or maintenance ends.")
     prometheus: Prometheus = Prometheus()
