@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, layout: Layout, chosen: dict[str, int]) -> Exi
     def interrupt(number: int, frame: FrameType | None) -> None:
         asked.append(signal.Signals(number).name)
         if len(asked) == 1:
-            console.say(f"{asked[0]}: ending")
+            console.say_from_handler(f"{asked[0]}: ending")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)

@@ -27,6 +27,11 @@ class Console:
             stamp = paint(f"[{time.monotonic() - self._began:6.1f}s]", "soft", sys.stderr.isatty())
             print(f"{stamp} {paint(text, loud, sys.stderr.isatty())}", file=sys.stderr, flush=True)
 
+    def say_from_handler(self, text: str) -> None:
+        """The same from a signal handler, which may have interrupted `say` itself: no lock, no buffer."""
+        with contextlib.suppress(OSError):
+            os.write(2, f"[{time.monotonic() - self._began:6.1f}s] {text}\n".encode())
+
 
 _KINDS = {"NOT UP": "bad", "NOT SEEN": "bad", "DIED": "bad", "SIMULATED": "loud", "REAL": "loud"}
 
