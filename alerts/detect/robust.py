@@ -33,6 +33,10 @@ SETTLES = 0.5
 """Days outside after which the recent level is taken from those alone."""
 LEAST = 20
 """Values that a median needs."""
+WARM = 288
+"""Samples, or a day, before anything is said: until then a daily cycle looks like one anomaly after another."""
+FEWEST = 4
+"""Cells that a cycle must have."""
 REFRESH = 3600.0
 """Seconds after which the slowly changing quantiles are made anew."""
 
@@ -48,11 +52,15 @@ class _Rings:
 
 @dataclass(frozen=True, slots=True)
 class RobustState:
-    """What the robust model remembers of N series."""
+    """What the robust model remembers of N series. `update` writes into the rings: the state before is spent."""
 
     cell: float
     rings: _Rings
     last: int
+    seen: Array
+    """Samples so far (N,)."""
+    since: Array
+    """Time of the first one (N,)."""
     share: Array
     """Samples that the newest cell holds (N,)."""
     lasting: npt.NDArray[np.int64]
@@ -66,8 +74,10 @@ class RobustState:
     """The last forecast of one moment: whoever scores a point updates with it next."""
 
     @property
-    def per_day(self) -> int:
-        return round(DAY / self.cell)
+    def period(self) -> int:
+        """Cells of the cycle whose moments are compared: a day, or a week where a day has few; 0 if both have."""
+        day, week = round(DAY / self.cell), round(7 * DAY / self.cell)
+        return day if day >= FEWEST else week if week >= FEWEST else 0
 
     def forecast(self, times: Array) -> Bands:
         if len(times) == 1:
@@ -84,6 +94,8 @@ class RobustState:
         yhat = _middle(recent, usual, usual + shift)
         half = np.maximum(WIDTH * np.maximum(deviation, RELATIVE * np.abs(yhat)), TAIL * tail)
         half = np.where(self.lasting > 0, HOLD * half, half)
+        warm = (self.seen >= WARM) | (time - self.since >= DAY)
+        half = np.where(warm, half, np.nan)
         shown = np.where(np.isnan(half), np.nan, yhat)
         bands = Bands(shown[None], (yhat - half)[None], (yhat + half)[None])
         self.memo.clear()
@@ -119,7 +131,8 @@ class RobustState:
             ring[place] = np.where(np.isnan(new), old, mean)
         outside = there & ((row > bands.upper[0]) | (row < bands.lower[0]))
         lasting = np.where(outside, self.lasting + (cell - self.last), np.where(there, 0, self.lasting))
-        state = replace(self, last=cell, share=share, lasting=lasting, memo={})
+        since = np.where(there & (self.seen == 0), time, self.since)
+        state = replace(self, last=cell, share=share, lasting=lasting, seen=self.seen + there, since=since, memo={})
         if cell > self.last:
             state = replace(state, level=state._levels())
         if cell - self.slow_at >= max(REFRESH / self.cell, 1.0) or np.isnan(self.slow[0]).all():
@@ -127,12 +140,12 @@ class RobustState:
         return state
 
     def _levels(self) -> tuple[Array, Array]:
-        recent = self._recent(self.rings.values, 3 * self.per_day)
-        settled = self.lasting > SETTLES * self.per_day
+        recent = self._recent(self.rings.values, max(round(3 * DAY / self.cell), 3 * LEAST))
+        settles = max(round(SETTLES * DAY / self.cell), LEAST // 2)
+        settled = self.lasting > settles
         if settled.any():  # what has lasted for so long is how it is now
-            short = self._recent(self.rings.values, max(round(SETTLES * self.per_day), LEAST // 2), LEAST // 2)
-            recent = np.where(settled, short, recent)
-        return recent, self._recent(self.rings.today, self.per_day)
+            recent = np.where(settled, self._recent(self.rings.values, settles, LEAST // 2), recent)
+        return recent, self._recent(self.rings.today, len(self.rings.today))
 
     def _recent(self, ring: Array, cells: int, least: int = LEAST) -> Array:
         index = np.arange(self.last - min(cells, len(ring)) + 1, self.last + 1) % len(ring)
@@ -140,9 +153,10 @@ class RobustState:
 
     def _same_time(self, cell: int) -> Array:
         """Median of the same time of day, an hour to each side, in the days before."""
-        beside = max(round(3600 / self.cell), 1)
-        ring = self.rings.values
-        past = [cell - day * self.per_day + move for day in range(1, DAYS + 1) for move in (-beside, 0, beside)]
+        ring, period = self.rings.values, self.period
+        beside = max(round(3600 / self.cell), 1) if period >= 12 else 0
+        moves = sorted({-beside, 0, beside})
+        past = [cell - back * period + move for back in range(1, DAYS + 1) for move in moves] if period else []
         known = [place for place in past if self.last - len(ring) < place <= self.last]
         if not known:
             return np.full(ring.shape[1], np.nan)
@@ -159,17 +173,24 @@ class Robust:
     def fit(self, times: Array, values: Array, options: Options) -> RobustState:
         step = float(np.median(np.diff(times))) if len(times) > 1 else FINEST
         start = float(times[0]) if len(times) else 0.0
-        return self.empty(start, step, values.shape[1]).update(times, values)
+        state = self.empty(start, step, values.shape[1])
+        # What lies further back than the rings hold would be forgotten again.
+        held = (DAYS + 1) * max(state.period * state.cell, DAY) + 3 * LEAST * state.cell
+        keep = times >= times[-1] - held if len(times) else slice(0)
+        return state.update(times[keep], values[keep])
 
     @staticmethod
     def empty(start: float, step: float, series: int) -> RobustState:
         """A state that has seen nothing yet: points `step` seconds apart, the first at Unix time `start`."""
-        cell = max(step, FINEST)
-        day = round(DAY / cell)
+        # Finer samples share a cell; of a series that is very fine a cell holds five, so that it too warms up soon.
+        cell = max(step, min(FINEST, 5 * step))
+        day, week = round(DAY / cell), round(7 * DAY / cell)
+        cycle = day if day >= FEWEST else week if week >= FEWEST else 0
+        back = max(DAYS * cycle + max(round(3600 / cell), 1) + 1, 3 * LEAST)
         rings = _Rings(
-            np.full((DAYS * day + max(round(3600 / cell), 1) + 1, series), np.nan),
+            np.full((back, series), np.nan),
             np.full((max(day, LEAST), series), np.nan),
-            np.full((DAYS * day, series), np.nan),
+            np.full((max(week, 5 * LEAST), series), np.nan),
         )
         nothing = np.full(series, np.nan)
         first = int(np.floor(start / cell)) - 1
@@ -177,6 +198,8 @@ class Robust:
             cell,
             rings,
             first,
+            np.zeros(series),
+            np.full(series, np.nan),
             np.zeros(series),
             np.zeros(series, dtype=np.int64),
             (nothing, nothing),

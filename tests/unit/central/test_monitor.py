@@ -68,7 +68,7 @@ def scores(watch):
     [
         ("ewma", 10, {}),
         ("prophet_batched", 10, {}),
-        ("robust", 300, {"step": "5m", "fit_window": "1d", "min_history": "1h"}),
+        ("robust", 300, {"step": "5m", "fit_window": "2d", "min_history": "1h"}),
     ],
 )
 def test_a_monitor_warms_up_scores_and_sees_a_spike(prometheus, name, step, times):
@@ -83,7 +83,7 @@ def test_a_monitor_warms_up_scores_and_sees_a_spike(prometheus, name, step, time
     assert watch.view.state == "warming_up"
     assert "s of history" in watch.view.why
     assert not watch.view.found
-    turns(watch, now, 150, step)
+    turns(watch, now, 150 if step == 10 else 300, step)
     assert watch.view.state == "ok"
     assert set(scores(watch)) == {"a", "b"}
     assert max(scores(watch).values()) < 1.5

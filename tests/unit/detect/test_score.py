@@ -70,6 +70,16 @@ def test_a_level_that_lasts_becomes_the_new_normal():
     assert not (scores[240:] > 1).any()
 
 
+@pytest.mark.parametrize("step", [10.0, 300.0, 4 * 3600.0, DAY, 3 * DAY])
+def test_any_step_is_scored_once_it_is_warm(step):
+    times = 1_500_000_000.0 // DAY * DAY + step * np.arange(600)
+    values = 50 + np.random.default_rng(7).normal(size=600)
+    values[500:503] += 60
+    scores = score_series(times, values, How("robust")).scores
+    assert (scores[500:503] > 1).all()
+    assert np.mean(scores[310:500] > 1) < 0.02
+
+
 def test_auto_says_why_it_chose():
     values = 1000 + 2.0 * np.arange(len(HOURS)) + np.random.default_rng(0).normal(size=len(HOURS)) * 0.2
     why = score_series(HOURS, values, How("auto")).why
