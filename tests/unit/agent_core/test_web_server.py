@@ -173,6 +173,7 @@ def test_a_client_that_is_never_done_is_counted_once(serve, until):
     served = serve(limits={"request_seconds": 0.5})
     with served.connect() as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nX: y")  # and neither more nor an end, even after the 408
+        until(lambda: served.server.refused["deadline"])
         until(lambda: not served.server.connections)
     assert served.server.refused["deadline"] == 1
 
