@@ -174,7 +174,7 @@ def test_a_real_mount_that_never_answers(tmp_path: Path) -> None:
             samples = list(filesystem.collect())
         assert of(samples, m.FS_STUCK)[str(tmp_path)] > 0
         assert str(tmp_path) not in of(samples, m.FS_SIZE)
-        assert "/" in of(samples, m.FS_SIZE)
+        assert of(samples, m.FS_SIZE), "the other mounts are looked at"
         assert len(set(threading.enumerate()) - before) == 1
     deadline = time.monotonic() + 20
     while set(threading.enumerate()) - before and time.monotonic() < deadline:
