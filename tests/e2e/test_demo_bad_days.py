@@ -31,7 +31,7 @@ def once(folder: Path, *more: str, path: str | None = None) -> tuple[int, dict[s
         "--ports",
         "auto",
         "--build",
-        str(build),
+        str(folder),
         "-o",
         "json",
         *more,
