@@ -50,6 +50,7 @@ def simulated(profile_name: str, seed: int, index: int) -> records.Identity:
         link_mbps=profile.links[2],
         pstate_idle=profile.idle_pstate,
         module=index + 1,
+        c2c_links=profile.c2c_links,
         clock_max=(graphics, graphics, memory, graphics * 9 // 10),
         clock_idle=(idle_graphics, idle_graphics, idle_memory, idle_graphics),
         threshold=profile.thresholds,

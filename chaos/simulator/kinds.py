@@ -101,7 +101,7 @@ class Kind:
 
 
 _CALL = Parameter("call", "all", "call groups joined by '+': " + ", ".join(GROUPS) + "; or all", _groups, _groups_text)
-_LINK = Parameter("link", "all", "NVLink number, or all", _link, lambda value: "all" if value < 0 else int(value))
+_LINK = Parameter("link", "all", "number of the link, or all", _link, lambda value: "all" if value < 0 else int(value))
 _WHERE = Parameter("location", "dram", ", ".join(ECC_LOCATIONS), _location, lambda value: ECC_LOCATIONS[int(value)])
 
 KINDS: Final[dict[str, Kind]] = {
@@ -222,4 +222,6 @@ KINDS: Final[dict[str, Kind]] = {
             Parameter("degraded", "0", "1: degraded bandwidth", _flag),
         ),
     ),
+    "inforom_corrupted": Kind(28, "gpu", "the board's InfoROM does not agree with its checksums"),
+    "c2c_down": Kind(29, "gpu", "a link to the processor (NVLink-C2C) is down", (_LINK,)),
 }

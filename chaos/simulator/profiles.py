@@ -59,6 +59,7 @@ class Profile:
     features: int
     idle_pstate: int = 0
     fans: int = 0
+    c2c_links: int = 0
 
 
 PROFILES: Final[dict[str, Profile]] = {
@@ -200,6 +201,26 @@ PROFILES: Final[dict[str, Profile]] = {
         cooling=0.052,
         pci_device_id=0x233510DE,
         features=_DATA_CENTRE | REMAP | GPM | MIG | FABRIC | TLIMIT | MEMORY_TEMPERATURE | POWER_AVERAGE,
+    ),
+    "gh200": Profile(
+        name="NVIDIA GH200 480GB",
+        architecture=9,
+        capability=(9, 0),
+        brand=_NVIDIA,
+        cores=16896,
+        multiprocessors=132,
+        memory=(97871, 617),
+        bus_width=6144,
+        clocks=(1980, 2619),
+        idle_clocks=(345, 2619),
+        pcie=(5, 16),
+        links=(18, 6, 26562),
+        power=(90, 900, 100, 900),
+        thresholds=(95, 90, 95, 87),
+        cooling=0.044,
+        pci_device_id=0x234210DE,
+        features=_DATA_CENTRE | REMAP | GPM | MIG | FABRIC | TLIMIT | MEMORY_TEMPERATURE | POWER_AVERAGE,
+        c2c_links=10,
     ),
     "b200": Profile(
         name="NVIDIA B200",

@@ -14,6 +14,8 @@ NODE: Final = MAX_GPUS
 MAX_FAULTS: Final = 24
 MAX_PROCESSES: Final = 16
 MAX_LINKS: Final = 18
+OLD_FIELD_IDS: Final = 1
+WIDE_PCIE_COUNTERS: Final = 2
 MAX_MIG: Final = 7
 PARAMETERS: Final = 4
 ECC_LOCATIONS: Final = ("l1", "l2", "dram", "register", "texture", "shared", "cbu", "sram")
@@ -133,7 +135,7 @@ class Identity(ctypes.Structure):
         ("link_mbps", c_uint32),
         ("pstate_idle", c_uint32),
         ("module", c_uint32),
-        ("reserved", c_uint32),
+        ("c2c_links", c_uint32),
         ("clock_max", c_uint32 * 4),
         ("clock_idle", c_uint32 * 4),
         ("threshold", c_uint32 * 4),
@@ -164,7 +166,7 @@ class Header(ctypes.Structure):
         ("driver", c_char * 64),
         ("nvml", c_char * 64),
         ("cuda", c_uint32),
-        ("old_field_ids", c_uint32),
+        ("quirks", c_uint32),
         ("checksum", c_uint64),
         ("changes", c_uint32),
         ("closed", c_uint32),

@@ -113,7 +113,7 @@ class World:
         start: float | None = None,
         speed: float = 1.0,
         driver: str = DRIVER,
-        old_field_ids: bool = False,
+        wide_pcie_counters: bool = False,
         replace: bool = False,
     ) -> World:
         """A new world.
@@ -126,8 +126,8 @@ class World:
             seed: decides all values and identities.
             start: Unix time the simulated clock begins at; now if None.
             speed: simulated seconds per second; 0 freezes the clock.
-            driver: version the node claims.
-            old_field_ids: clock event counters have the field ids they had before NVML 13.
+            driver: version the node claims; it decides the field ids of clock event counters.
+            wide_pcie_counters: the PCIe byte counters have 64 bits; else 32, which wrap all the time.
             replace: end the world that stands there; processes in it find their driver gone.
 
         Raises:
@@ -150,7 +150,7 @@ class World:
             driver=driver.encode(),
             nvml=f"13.{driver}".encode(),
             cuda=13000,
-            old_field_ids=old_field_ids,
+            quirks=_quirks(driver) | wide_pcie_counters * records.WIDE_PCIE_COUNTERS,
         )
         identities = (records.Identity * gpus)(*(identity.simulated(profile, seed, index) for index in range(gpus)))
         states = (records.GpuState * gpus)()
@@ -180,8 +180,7 @@ class World:
             epoch=time.time_ns(),
             driver=found["driver"].encode(),
             nvml=found["nvml"].encode(),
-            # NVML 13 moved the clock event counters to other field ids.
-            old_field_ids=found["nvml"].startswith(("11.", "12.")),
+            quirks=_quirks(found["driver"]),
         )
         identities = (records.Identity * len(gpus))(*(identity.real(index, gpu) for index, gpu in enumerate(gpus)))
         _install(Path(path), header, identities, (records.GpuState * len(gpus))(), 1.0, replace)
@@ -423,6 +422,12 @@ def _install(
     if old is not None:
         library.gpuvigil_end(old._open_control)
         old.close()
+
+
+def _quirks(driver: str) -> int:
+    """Drivers from 575 to 580.65 had the clock event counters under other field ids than those since."""
+    version = [int(part) if part.isdigit() else 0 for part in driver.split(".")[:2]]
+    return records.OLD_FIELD_IDS if [575] <= version < [580, 66] else 0
 
 
 def _is_true(value: object) -> bool:

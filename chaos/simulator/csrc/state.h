@@ -22,6 +22,7 @@
 #define MAX_FAULTS 24
 #define MAX_PROCESSES 16
 #define MAX_LINKS 18
+#define MAX_C2C_LINKS 10
 #define MAX_MIG 7
 #define FAULT_PARAMETERS 4
 #define UNKNOWN_TIME INT64_MIN
@@ -45,6 +46,12 @@ enum feature {
     HAS_POWER_AVERAGE = 1u << 8, /* PowerUsage is a 1 s average */
     HAS_SERIAL = 1u << 9,
     HAS_THRESHOLDS = 1u << 10,   /* nvmlDeviceGetTemperatureThreshold answers */
+};
+
+/* What a driver does its own way. */
+enum quirk {
+    OLD_FIELD_IDS = 1u << 0,      /* clock event counters under ids 251-253, as from 575 to 580.65 */
+    WIDE_PCIE_COUNTERS = 1u << 1, /* field ids 197 and 198 count to 64 bits, not 32 */
 };
 
 /* Kinds of fault; the numbers are part of the file format. Parameters p[0..3] are named in faults.py. */
@@ -77,7 +84,9 @@ enum kind {
     RECOVERY_ACTION = 25,
     NO_PERMISSION = 26,
     FABRIC_FAULT = 27,
-    KINDS = 28,
+    INFOROM_CORRUPTED = 28,
+    C2C_DOWN = 29,
+    KINDS = 30,
 };
 
 struct fault {
@@ -131,7 +140,7 @@ struct identity {
     uint32_t pci_domain, pci_bus, pci_device, pci_device_id, pci_subsystem_id, minor;
     uint32_t numa, fans;
     uint32_t pcie_generation, pcie_width, links, link_version;
-    uint32_t link_mbps, pstate_idle, module, reserved;
+    uint32_t link_mbps, pstate_idle, module, c2c_links;
     uint32_t clock_max[4], clock_idle[4]; /* MHz: graphics, sm, memory, video */
     uint32_t threshold[4];                /* C: shutdown, slowdown, memory max, gpu max */
     uint64_t memory_total, memory_reserved, bar1_total;
@@ -147,7 +156,7 @@ struct header {
     int64_t epoch; /* sim time of creation, from which counters count */
     char boot_id[40];
     char driver[64], nvml[64];
-    uint32_t cuda, old_field_ids; /* old: clock event counters under ids 251-253, as before NVML 13 */
+    uint32_t cuda, quirks;        /* bits of enum quirk */
     uint64_t checksum;            /* of everything above and of the identities */
     /* words that change, all atomic */
     uint32_t changes;             /* raised by every write; readers wait on it (futex) */

@@ -263,7 +263,7 @@ def test_field_values_answer_one_by_one(make: Make, nvml: Start) -> None:
 def test_clock_event_counters_have_the_ids_of_their_driver(
     make: Make, nvml: Start, old: bool, ids: tuple[int, ...], others: tuple[int, ...]
 ) -> None:
-    world = make(old_field_ids=old)
+    world = make(driver="580.65.06" if old else "580.82.07")
     nv = nvml()
     gpu = nv.nvmlDeviceGetHandleByIndex(0)
     world.set("thermal_throttle", 0)
@@ -413,3 +413,42 @@ def test_structures_of_13_are_filled_when_passed_by_reference(make: Make, nvml: 
     rows = nv.c_nvmlRemappedRowsInfo_v2_t()
     nv.nvmlDeviceGetRemappedRows_v2(gpu, ctypes.byref(rows))
     assert (rows.uncActiveRemaps, rows.bPending) == (0, 0)
+
+
+def test_links_to_the_processor(make: Make, nvml: Start) -> None:
+    world = make(profile="gh200")
+    nv = nvml()
+    gpu = nv.nvmlDeviceGetHandleByIndex(0)
+    assert field(nv, gpu, nv.NVML_FI_DEV_C2C_LINK_COUNT) == (0, 10)
+    assert [field(nv, gpu, nv.NVML_FI_DEV_C2C_LINK_GET_STATUS, link) for link in (0, 9, 10)] == [(0, 1), (0, 1), (2, 0)]
+    world.set("c2c_down", 0, link=9)
+    assert field(nv, gpu, nv.NVML_FI_DEV_C2C_LINK_GET_STATUS, 9) == (0, 0)
+    assert field(nv, gpu, nv.NVML_FI_DEV_C2C_LINK_GET_MAX_BW, 8) == (0, 44712)
+
+
+def test_without_a_processor_on_the_module_there_are_none(make: Make, nvml: Start) -> None:
+    make(profile="h100")
+    nv = nvml()
+    assert field(nv, nv.nvmlDeviceGetHandleByIndex(0), nv.NVML_FI_DEV_C2C_LINK_COUNT)[0] == 3
+
+
+def test_the_inforom(make: Make, nvml: Start) -> None:
+    world = make()
+    nv = nvml()
+    gpu = nv.nvmlDeviceGetHandleByIndex(0)
+    assert nv.nvmlDeviceGetInforomVersion(gpu, nv.NVML_INFOROM_ECC) == "6.16"
+    nv.nvmlDeviceValidateInforom(gpu)
+    world.set("inforom_corrupted", 0)
+    with pytest.raises(nv.NVMLError_CorruptedInforom):
+        nv.nvmlDeviceValidateInforom(gpu)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_pcie_counters_wrap_at_32_bits_or_not(make: Make, nvml: Start, wide: bool) -> None:
+    world = make(wide_pcie_counters=wide)
+    nv = nvml()
+    gpu = nv.nvmlDeviceGetHandleByIndex(0)
+    world.step(60)
+    entry = nv.nvmlDeviceGetFieldValues(gpu, [nv.NVML_FI_DEV_PCIE_COUNT_RX_BYTES])[0]
+    assert (entry.value.ullVal > 1 << 32) == wide
+    assert entry.valueType == (nv.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG if wide else nv.NVML_VALUE_TYPE_UNSIGNED_INT)

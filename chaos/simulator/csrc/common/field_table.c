@@ -48,7 +48,9 @@ static const struct field fields[] = {
     LINK(163, Q_LINK_OLD_ERRORS, VALUE_ULLONG, 2), LINK(164, Q_LINK_SPEED, VALUE_UINT, 0),
     LINK(165, Q_LINK_STATE, VALUE_UINT, 0), LINK(166, Q_LINK_VERSION, VALUE_UINT, 0), LINK(167, Q_LINK_POWER,
     VALUE_UINT, 0),
-    ONE(169, Q_PCIE_ERRORS, VALUE_UINT, 1, 0, 0), {173, 174, Q_PCIE_ERRORS, VALUE_UINT, FIXED, 0, 0, 0},
+    ONE(169, Q_PCIE_ERRORS, VALUE_UINT, 1, 0, 0), ONE(170, Q_C2C_LINKS, VALUE_UINT, 0, 0, 0),
+    LINK(171, Q_C2C_STATE, VALUE_UINT, 0), LINK(172, Q_C2C_SPEED, VALUE_UINT, 0),
+    {173, 174, Q_PCIE_ERRORS, VALUE_UINT, FIXED, 0, 0, 0},
     {175, 183, Q_PCIE_ERRORS, VALUE_UINT, FIXED, 1, 0, 0},
     ONE(185, Q_POWER_AVERAGE, VALUE_UINT, 0, 0, 0), ONE(186, Q_POWER_INSTANT, VALUE_UINT, 0, 0, 0),
     ONE(187, Q_POWER_MIN, VALUE_UINT, 0, 0, 0), ONE(188, Q_POWER_MAX, VALUE_UINT, 0, 0, 0),
@@ -59,7 +61,10 @@ static const struct field fields[] = {
     LINK(208, Q_LINK_ERRORS, VALUE_ULLONG, 2), LINK(211, Q_LINK_ERRORS, VALUE_ULLONG, 2),
     LINK(213, Q_LINK_ERRORS, VALUE_ULLONG, 1), LINK(215, Q_LINK_ERRORS, VALUE_ULLONG, 1),
     LINK(219, Q_LINK_ERRORS, VALUE_ULLONG, 2), LINK(221, Q_LINK_ERRORS, VALUE_ULLONG, 2),
-    ONE(230, Q_RECOVERY_ACTION, VALUE_UINT, 0, 0, 0), {301, 302, Q_REMAPPED, VALUE_UINT, FIXED, 0, 0, 0},
+    ONE(230, Q_RECOVERY_ACTION, VALUE_UINT, 0, 0, 0),
+    LINK(231, Q_C2C_ERRORS, VALUE_UINT, 0), LINK(232, Q_C2C_ERRORS, VALUE_UINT, 1),
+    LINK(233, Q_C2C_ERRORS, VALUE_UINT, 2), LINK(234, Q_C2C_POWER, VALUE_UINT, 0),
+    {301, 302, Q_REMAPPED, VALUE_UINT, FIXED, 0, 0, 0},
 };
 
 static const struct field *find(uint32_t id)
@@ -77,13 +82,13 @@ static const struct field *find(uint32_t id)
     return NULL;
 }
 
-/* Clock event counters moved from 251-253 to 269-271 with NVML 13; under the other header the ids mean other things. */
+/* Clock event counters moved from 251-253 to 269-271 within 580; before and after, 251-253 are power smoothing's. */
 static const struct field *find_renumbered(const struct view *view, uint32_t id)
 {
     static const struct field reason[] = {ONE(0, Q_SW_THERMAL_NS, VALUE_ULLONG, 0, 0, 0),
                                           ONE(0, Q_HW_THERMAL_NS, VALUE_ULLONG, 0, 0, 0),
                                           ONE(0, Q_HW_BRAKE_NS, VALUE_ULLONG, 0, 0, 0)};
-    uint32_t first = view->world->header.old_field_ids ? 251 : 269;
+    uint32_t first = view->world->header.quirks & OLD_FIELD_IDS ? 251 : 269;
     return id >= first && id < first + 3 ? &reason[id - first] : NULL;
 }
 
@@ -102,5 +107,7 @@ int field_meaning(const struct view *view, uint32_t id, uint32_t scope, struct m
     out->a = field->into == SCOPE ? scope : field->a + (field->into == INTO_A ? distance : 0);
     out->b = field->b;
     out->c = field->c;
+    if (field->what == Q_PCIE_BYTES && view->world->header.quirks & WIDE_PCIE_COUNTERS)
+        out->type = VALUE_ULLONG;
     return 1;
 }

@@ -3,11 +3,12 @@
 
 #include <math.h>
 
-static int link_is_down(const struct view *view, uint32_t link)
+/* `down` strikes the link; links are NVLINK_DOWN's to other GPUs, C2C_DOWN's to the processor. */
+static int is_down(const struct view *view, enum kind down, uint32_t link)
 {
     for (uint32_t i = 0; i < view->state->faults; i++) {
         const struct fault *fault = &view->state->fault[i];
-        if (fault->kind == NVLINK_DOWN && fault_active(fault, view->boot) && (fault->p[0] < 0 || fault->p[0] == link))
+        if (fault->kind == down && fault_active(fault, view->boot) && (fault->p[0] < 0 || fault->p[0] == link))
             return 1;
     }
     return 0;
@@ -75,8 +76,9 @@ void lay(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint
     case Q_PCIE_REPLAYS: *value += sum_of(&counters->replays, 1); break;
     case Q_PCIE_ERRORS: *value += a == 0 ? sum_of(&counters->replays, 1) : 0; break;
     case Q_LINKS: *value = garbage(moment, 1) ? 91000 : *value; break;
-    case Q_LINK_STATE: case Q_LINK_SPEED: *value = link_is_down(view, a == ALL_LINKS ? 0 : a) ? 0 : *value; break;
+    case Q_LINK_STATE: case Q_LINK_SPEED: *value = is_down(view, NVLINK_DOWN, a == ALL_LINKS ? 0 : a) ? 0 : *value; break;
     case Q_LINK_ERRORS: case Q_LINK_OLD_ERRORS: *value += link_errors(counters, a, b); break;
+    case Q_C2C_STATE: case Q_C2C_SPEED: *value = is_down(view, C2C_DOWN, a) ? 0 : *value; break;
     case Q_SW_POWER_NS: *value += sum_of(&counters->sw_power_ns, 1); break;
     case Q_SW_THERMAL_NS: *value += sum_of(&counters->sw_thermal_ns, 1); break;
     case Q_HW_THERMAL_NS: *value += sum_of(&counters->hw_thermal_ns, 1); break;

@@ -66,6 +66,8 @@ FORWARD(nvmlDeviceGetPciInfo_v3, GROUP_IDENTITY, (nvmlDevice_t d, void *out), (d
 FORWARD(nvmlDeviceGetPciInfo_v2, GROUP_IDENTITY, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetPciInfoExt, GROUP_IDENTITY, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetCudaComputeCapability, GROUP_IDENTITY, (nvmlDevice_t d, int *x, int *y), (d, x, y))
+FORWARD(nvmlDeviceGetInforomVersion, GROUP_IDENTITY, (nvmlDevice_t d, uint object, char *out, uint length),
+        (d, object, out, length))
 FORWARD(nvmlDeviceGetBAR1MemoryInfo, GROUP_MEMORY, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetEncoderUtilization, GROUP_UTILIZATION, (nvmlDevice_t d, uint *x, uint *y), (d, x, y))
 FORWARD(nvmlDeviceGetDecoderUtilization, GROUP_UTILIZATION, (nvmlDevice_t d, uint *x, uint *y), (d, x, y))
@@ -194,6 +196,15 @@ EXPORT nvmlReturn_t nvmlDeviceGetDetailedEccErrors(nvmlDevice_t d, uint severity
     result = laid(moment, Q_ECC_ERRORS, severity, lifetime, ECC_L2, result, &out->l2Cache, sizeof(wide));
     result = laid(moment, Q_ECC_ERRORS, severity, lifetime, ECC_DRAM, result, &out->deviceMemory, sizeof(wide));
     return laid(moment, Q_ECC_ERRORS, severity, lifetime, ECC_REGISTER, result, &out->registerFile, sizeof(wide));
+}
+
+EXPORT nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t d)
+{
+    ENTER(GROUP_IDENTITY)
+    result = REAL(nvmlDeviceValidateInforom)(d);
+    if (result == NVML_SUCCESS && moment != NULL && fault_find(&moment->view, INFOROM_CORRUPTED) != NULL)
+        return NVML_ERROR_CORRUPTED_INFOROM;
+    return result;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t d, nvmlTemperature_t *out)

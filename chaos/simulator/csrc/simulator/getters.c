@@ -105,6 +105,29 @@ EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *out, unsigned i
     return put_string(out, length, uuid, 1); /* never garbage: identity must hold, or nothing can be named */
 }
 
+EXPORT nvmlReturn_t nvmlDeviceGetInforomVersion(nvmlDevice_t device, unsigned int object, char *out, unsigned int length)
+{
+    static const char *const version[] = {"2.1", "6.16", "2.0"}; /* OEM, ECC, power */
+    struct moment *moment;
+    nvmlReturn_t result = enter(device, GROUP_IDENTITY, &moment);
+    if (result != NVML_SUCCESS)
+        return result;
+    if (object >= sizeof version / sizeof *version || !(moment->view.id->features & HAS_ECC))
+        return NVML_ERROR_NOT_SUPPORTED;
+    return put_string(out, length, version[object], !garbage(moment, 2));
+}
+
+EXPORT nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t device)
+{
+    struct moment *moment;
+    nvmlReturn_t result = enter(device, GROUP_IDENTITY, &moment);
+    if (result != NVML_SUCCESS)
+        return result;
+    if (!(moment->view.id->features & HAS_ECC))
+        return NVML_ERROR_NOT_SUPPORTED;
+    return fault_find(&moment->view, INFOROM_CORRUPTED) != NULL ? NVML_ERROR_CORRUPTED_INFOROM : NVML_SUCCESS;
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *out)
 {
     struct moment *moment;

@@ -10,7 +10,7 @@
 
 struct gpm_sample {
     uint32_t mark, gpu, mig, taken;
-    uint32_t workload, garbage;
+    uint32_t workload, garbage, c2c, unused;
     double share; /* of the GPU: 1, or that of an instance */
     struct integrals at;
     double pcie_tx, pcie_rx, link_bytes[MAX_LINKS];
@@ -68,6 +68,7 @@ static nvmlReturn_t sample_of(nvmlDevice_t device, uint32_t mig, nvmlGpmSample_t
     out->mig = mig;
     out->workload = moment->state.workload;
     out->garbage = (uint32_t)garbage(moment, 0);
+    out->c2c = moment->view.id->c2c_links;
     out->share = mig == 0 ? 1 : fmin(1, moment->state.mig_slices[(mig - 1) % MAX_MIG] / 7.0);
     out->at = integrals_at(&moment->view, view_seconds(&moment->view));
     out->pcie_tx = counters->pcie_tx;
@@ -106,6 +107,13 @@ static nvmlReturn_t metric(const struct gpm_sample *a, const struct gpm_sample *
     double sm = 100 * fmin(1, 0.95 * level + 0.08 * hung), tensor = 100 * level * (training ? 0.60 : 0.22);
     if (id >= 62 && id <= 97) {
         *out = link_bytes(a, b, (int)(id - 62) / 2) / seconds / MIBIBYTE;
+        return NVML_SUCCESS;
+    }
+    if (id >= 100 && id <= 103) { /* C2C: sent, received; with protocol, without. It takes the part of PCIe, and more. */
+        if (b->c2c == 0)
+            return NVML_ERROR_NOT_SUPPORTED;
+        double bytes = id % 2 == 0 ? b->pcie_tx - a->pcie_tx : b->pcie_rx - a->pcie_rx;
+        *out = (id < 102 ? 3.3 : 3) * bytes / seconds / MIBIBYTE;
         return NVML_SUCCESS;
     }
     switch (id) {

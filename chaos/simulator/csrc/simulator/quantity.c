@@ -60,6 +60,15 @@ static nvmlReturn_t link_quantity(struct moment *moment, enum quantity what, uin
     return NVML_SUCCESS;
 }
 
+/* Links to the processor on the same module (NVLink-C2C). */
+static nvmlReturn_t c2c_quantity(const struct view *view, enum quantity what, uint32_t link, int64_t *value)
+{
+    if (view->id->c2c_links == 0)
+        return NVML_ERROR_NOT_SUPPORTED;
+    *value = what == Q_C2C_LINKS ? view->id->c2c_links : what == Q_C2C_STATE ? 1 : what == Q_C2C_SPEED ? 44712 : 0;
+    return what == Q_C2C_LINKS || link < view->id->c2c_links ? NVML_SUCCESS : NVML_ERROR_INVALID_ARGUMENT;
+}
+
 static nvmlReturn_t pcie_quantity(struct moment *moment, enum quantity what, uint32_t a, int64_t *value)
 {
     static const int64_t mbps[] = {0, 2500, 5000, 8000, 16000, 32000, 64000};
@@ -72,8 +81,10 @@ static nvmlReturn_t pcie_quantity(struct moment *moment, enum quantity what, uin
     case Q_PCIE_WIDTH: *value = id->pcie_width; break;
     case Q_PCIE_SPEED: *value = mbps[generation > 6 ? 6 : generation]; break;
     case Q_PCIE_REPLAYS: case Q_PCIE_ERRORS: *value = 0; break;
-    default: /* Q_PCIE_BYTES, a 32-bit counter that wraps */
-        *value = (int64_t)(to_count(a == 0 ? counters_of(moment)->pcie_tx : counters_of(moment)->pcie_rx) & UINT32_MAX);
+    default: /* Q_PCIE_BYTES: 32 bits wrap every 70 ms at full speed */
+        *value = (int64_t)to_count(a == 0 ? counters_of(moment)->pcie_tx : counters_of(moment)->pcie_rx);
+        if (!(moment->view.world->header.quirks & WIDE_PCIE_COUNTERS))
+            *value &= UINT32_MAX;
     }
     return NVML_SUCCESS;
 }
@@ -245,6 +256,8 @@ nvmlReturn_t quantity(struct moment *moment, enum quantity what, uint32_t a, uin
         result = pcie_quantity(moment, what, a, value);
     else if (what >= Q_LINKS && what <= Q_LINK_OLD_ERRORS)
         result = link_quantity(moment, what, a, b, value);
+    else if (what >= Q_C2C_LINKS && what <= Q_C2C_POWER)
+        result = c2c_quantity(&moment->view, what, a, value);
     else
         result = changing_quantity(moment, what, a, b, value);
     if (result == NVML_SUCCESS)
