@@ -18,7 +18,7 @@ from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
-from agent.gpu import aer, client, codes
+from agent.gpu import bus, client, codes
 from agent.gpu.client import View
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED, GpuNode
@@ -45,6 +45,7 @@ class GpuSettings(Settings):
     open_deadline: Duration = Field(default=60.0, gt=0, description="The same for calls that initialise a GPU.")
     processes: int = Field(default=4, ge=0, le=16, description="Largest processes of each GPU that are shown.")
     per_link: bool = Field(default=False, description="Series for every NVLink: about 100 a GPU.")
+    lifetime_ecc: bool = Field(default=False, description="ECC errors of a board's life by location: 11 series a GPU.")
     sys: Path = Field(default=Path("/sys"), description="Root of sysfs, for the PCI bus.")
     proc: Path = Field(default=Path("/proc"), description="Root of the process tree, for the boot id.")
 
@@ -63,6 +64,7 @@ class Gpu:
                 call_deadline=settings.call_deadline,
                 open_deadline=settings.open_deadline,
                 per_link=settings.per_link,
+                lifetime_ecc=settings.lifetime_ecc,
             ),
             context.state_dir,
             settings.proc,
@@ -144,6 +146,11 @@ class Gpu:
             yield m.INFO.sample(
                 1, *labels, gpu["model"], gpu["architecture"], view.versions["driver"], gpu["vbios"], gpu["pci"]
             )
+            if gpu["inforom"]:
+                versions = (gpu["inforom"].get(part, "") for part in ("image", "oem", "ecc", "power"))
+                yield m.INFOROM.sample(1, *labels, *versions)
+            for each in gpu["mig"]:
+                yield m.MIG_INFO.sample(1, *labels, str(each["id"]), each["uuid"], each["profile"])
             keys = set(gpu["keys"])
             for feature, key in FEATURES.items():
                 lent = (uuid, feature) in self._node.lent_features
@@ -162,7 +169,7 @@ class Gpu:
             if value == value:
                 yield Sample(metric, labels, counters.add(counter, value) if counter else value)
         if not self._node.synthetic:
-            yield from self._aer(described, inventory)
+            yield from self._bus(described, inventory)
 
     def _lay_out(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Slot]:
         """What each slot of a frame becomes; the same until the next description."""
@@ -177,12 +184,19 @@ class Gpu:
                     counter = f"{key}/{uuid}" if series.accumulates else ""
                     yield slot, series.metric, (*labels, *series.labels), counter
 
-    def _aer(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+    def _bus(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+        """What the kernel tells of each slot; the simulator's GPUs are in none."""
         for gpu in described["gpus"]:
-            uuid = str(gpu["uuid"])
-            for severity, errors in aer.read(self._settings.sys, str(gpu["pci"])).items():
+            uuid, pci = str(gpu["uuid"]), str(gpu["pci"])
+            labels = (inventory.label(uuid), uuid, self._node.label)
+            for severity, errors in bus.aer_errors(self._settings.sys, pci).items():
                 total = self._node.counters.add(f"aer.{severity}/{uuid}", errors)
-                yield m.PCIE_AER.sample(total, inventory.label(uuid), uuid, self._node.label, severity)
+                yield m.PCIE_AER.sample(total, *labels, severity)
+            for end, link in bus.link_limits(self._settings.sys, pci).items():
+                if link.generation is not None and (end == "slot" or "pcie_generation_card" not in gpu["keys"]):
+                    yield m.PCIE_GENERATION_LIMIT.sample(link.generation, *labels, end)
+                if link.width is not None:
+                    yield m.PCIE_WIDTH_LIMIT.sample(link.width, *labels, end)
 
     def _processes(self, inventory: Inventory) -> Iterator[Sample]:
         synthetic = self._node.label
@@ -190,7 +204,8 @@ class Gpu:
             labels = (inventory.label(uuid), uuid, synthetic)
             rows = sorted({row.pid: row for row in rows}.values(), key=lambda row: (-(row.memory or 0), row.pid))
             for row in rows[: self._settings.processes]:
-                who = (str(row.pid), self._comm(row.pid))
+                instance = "" if row.instance is None else str(row.instance)
+                who = (str(row.pid), self._comm(row.pid), instance)
                 if row.memory is not None:
                     yield m.PROCESS_MEMORY.sample(row.memory, *labels, *who)
                 if row.sm is not None:

@@ -140,8 +140,10 @@ class Health:
         for gpu, readings in view.readings():
             gpus[str(gpu["uuid"])] = {
                 **{key: gpu[key] for key in ("pci", "model", "vbios", "serial")},
+                "inforom": gpu["inforom"].get("image", ""),
                 "memory": readings.get("memory.total"),
                 "links": readings.get("nvlink_links"),
+                "c2c_links": readings.get("c2c_links"),
                 "pcie_generation_max": readings.get("pcie_generation_max"),
                 "pcie_width_max": readings.get("pcie_width_max"),
             }

@@ -21,7 +21,7 @@ import pynvml
 
 from agent.gpu import codes, wire
 from agent.gpu.device import Device, Identity, identify
-from agent.gpu.events import EventLane, PcieLane
+from agent.gpu.events import EventLane, SlowLane
 from agent.gpu.nvml import Down, Gone, Library, text
 from agent.gpu.readings import LAZY, MAX_GPUS, MAX_PROCESSES
 
@@ -29,6 +29,8 @@ WAIT_FOR_DRIVER_S: Final = (2.0, 60.0)
 """How often a missing library or driver is tried again, and after how long in a fresh process:
 the dynamic linker of this one may not see a library installed since."""
 EXIT_DOWN: Final = 3
+NONE: Final = 0xFFFFFFFF
+"""Instance of a process that runs on the whole GPU."""
 
 
 class Child:
@@ -37,7 +39,8 @@ class Child:
     Args:
         settings: `library` (path or None), `interval` and `retry_lost` (seconds), `skip` (NVML
             indices that are not touched), `only` (indices, or None for all), `known` (list of
-            {uuid, index} of GPUs seen before), `per_link` (read every NVLink by itself).
+            {uuid, index} of GPUs seen before), `per_link` (read every NVLink by itself), `lifetime_ecc` (ECC
+            errors of the board's whole life by location, too).
     """
 
     def __init__(self, out: int, page: int, settings: dict[str, Any]) -> None:
@@ -47,7 +50,7 @@ class Child:
         self._again = threading.Event()
         self._library = Library(self._beat.lane(wire.SWEEP), settings.get("library"))
         self._events = EventLane(self._library, self._beat.lane(wire.EVENTS), lambda x: self._send(wire.XID, x))
-        self._pcie = PcieLane(self._library, self._beat.lane(wire.SLOW))
+        self._slow = SlowLane(self._library, self._beat.lane(wire.SLOW))
         self._devices: dict[str, Device] = {}
         self._lost: dict[str, tuple[Identity, int]] = {}
         self._blind: list[str] = []
@@ -157,7 +160,7 @@ class Child:
                 if present.get(device.identity.uuid) is not device:
                     device.close()
             self._devices = present
-            self._pcie.serve(present.values())
+            self._slow.serve(present.values())
             self._generation += 1
         self._describe()
 
@@ -176,17 +179,17 @@ class Child:
             if same and text(self._library.ask(pynvml.nvmlDeviceGetUUID, handle, index=index)) == device.identity.uuid:
                 return device
         identity = identify(self._library, handle, index)
-        driver = self._versions["driver"].partition(".")[0]
         uptime = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1e9)
         try:
             device = Device(
                 self._library,
                 handle,
                 identity,
-                int(driver) if driver.isdigit() else 0,
+                version_of(self._versions["driver"]),
                 uptime,
                 self._errors,
                 bool(self._settings["per_link"]),
+                bool(self._settings["lifetime_ecc"]),
             )
         except Gone as gone:
             self._lost[identity.uuid] = (identity, gone.code)
@@ -223,7 +226,7 @@ class Child:
             wire.DESCRIBE,
             {
                 "generation": self._generation,
-                "gpus": [{**asdict(d.identity), "keys": d.plan.keys} for d in devices],
+                "gpus": [device.describe() for device in devices],
                 "lost": [{**asdict(identity), "code": code} for identity, code in self._lost.values()],
                 "blind": self._blind,
                 "skipped": self._settings["skip"],
@@ -245,8 +248,8 @@ class Child:
             except Gone as lost:
                 gone[uuid] = lost.code
                 continue
-            if uuid in self._pcie.results:
-                for key, value in zip(("pcie_tx", "pcie_rx"), self._pcie.results[uuid], strict=True):
+            for key, value in self._slow.results.get(uuid, {}).items():
+                if device.slow_pcie or key not in ("pcie_tx", "pcie_rx"):
                     device.plan.put(key, value)
             changed |= device.plan.changed
         if len(gone) == len(self._order) > 0 and set(gone.values()) == {codes.UNKNOWN}:
@@ -274,14 +277,15 @@ class Child:
         )
         if rows is None:
             return
-        good = [
-            (row.pid, row.usedGpuMemory) for row in rows if 0 < row.pid < 1 << 22 and (row.usedGpuMemory or 0) < 1 << 48
-        ]
+        good = [row for row in rows if 0 < row.pid < 1 << 22 and (row.usedGpuMemory or 0) < 1 << 48]
         if len(good) < len(rows):
             self._errors["nvmlDeviceGetComputeRunningProcesses", "implausible"] += len(rows) - len(good)
         device.plan.put("processes", len(good))
         busy = self._process_utilization(device)
-        listed = [(pid, memory, busy.get(pid)) for pid, memory in good[:MAX_PROCESSES]]
+        listed = [
+            (row.pid, row.usedGpuMemory, busy.get(row.pid), None if row.gpuInstanceId == NONE else row.gpuInstanceId)
+            for row in good[:MAX_PROCESSES]
+        ]
         self._send(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": listed})
 
     def _process_utilization(self, device: Device) -> dict[int, float]:
@@ -297,6 +301,12 @@ class Child:
             if sample.smUtil <= 100:
                 found.setdefault(sample.pid, []).append(sample.smUtil)
         return {pid: sum(values) / len(values) / 100 for pid, values in found.items()}
+
+
+def version_of(driver: str) -> tuple[int, int]:
+    """The first two numbers of a driver's version; zeros where it is none."""
+    numbers = [int(part) if part.isdigit() else 0 for part in (*driver.split("."), "", "")]
+    return numbers[0], numbers[1]
 
 
 def main(arguments: list[str]) -> int:

@@ -48,6 +48,7 @@ class Settings:
         call_deadline: seconds after which a driver call counts as stuck.
         open_deadline: the same for calls that may initialise a GPU.
         per_link: give every NVLink its own readings, too.
+        lifetime_ecc: give ECC errors of the board's whole life by location, too.
     """
 
     library: str | None = None
@@ -56,6 +57,7 @@ class Settings:
     call_deadline: float = 10.0
     open_deadline: float = 60.0
     per_link: bool = False
+    lifetime_ecc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,12 @@ class Stuck:
 
 
 class Process(NamedTuple):
-    """A compute process: GPU memory in bytes and SM utilisation (0 to 1), None where not told."""
+    """A compute process: GPU memory in bytes, SM utilisation (0 to 1), MIG instance; None where there is none."""
 
     pid: int
     memory: int | None
     sm: float | None
+    instance: int | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,7 @@ class Client:
             "skip": skip,
             "known": self._known(),
             "per_link": self._settings.per_link,
+            "lifetime_ecc": self._settings.lifetime_ecc,
         }
 
     def _skip(self) -> list[int]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import math
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from time import monotonic_ns
-from typing import Final
+from typing import Any, Final
 
 import pynvml
 
 from agent.gpu import codes
 from agent.gpu.nvml import Gone, Library, text
 from agent.gpu.pci import normalise
+from agent.gpu.pcie import PcieBytes
 from agent.gpu.plan import NAN, Plan
 from agent.gpu.probes import probe
 from agent.gpu.readings import STATS, WINDOWED
@@ -36,7 +37,10 @@ ARCHITECTURES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a GPU is. `pci` is normalised (0000:1a:00); `index` is NVML's, of this enumeration."""
+    """Who a GPU is.
+
+    `pci` is normalised (0000:1a:00); `index` is NVML's, of this enumeration; `inforom` maps parts to versions.
+    """
 
     uuid: str
     index: int
@@ -45,6 +49,7 @@ class Identity:
     architecture: str = ""
     vbios: str = ""
     serial: str = ""
+    inforom: dict[str, str] = field(default_factory=dict)
 
 
 def identify(library: Library, handle: ctypes.c_void_p, index: int) -> Identity:
@@ -66,18 +71,24 @@ def identify(library: Library, handle: ctypes.c_void_p, index: int) -> Identity:
         architecture=ARCHITECTURES.get(architecture or 0, ""),
         vbios=text(library.ask(pynvml.nvmlDeviceGetVbiosVersion, handle, index=index)),
         serial=text(library.ask(pynvml.nvmlDeviceGetSerial, handle, index=index)),
+        inforom=_inforom(library, handle, index),
     )
+
+
+def _inforom(library: Library, handle: ctypes.c_void_p, index: int) -> dict[str, str]:
+    """Versions of the InfoROM's image and objects; what the board does not tell is left out."""
+    found = {"image": text(library.ask(pynvml.nvmlDeviceGetInforomImageVersion, handle, index=index))}
+    for number, part in enumerate(("oem", "ecc", "power")):
+        found[part] = text(library.ask(pynvml.nvmlDeviceGetInforomVersion, handle, number, index=index))
+    return {part: version for part, version in found.items() if version}
 
 
 class Device:
     """A GPU that answers.
 
     Args:
-        driver_major, uptime_ns, per_link: see agent.gpu.probes.probe.
+        driver, uptime_ns, per_link, lifetime_ecc: see agent.gpu.probes.probe.
         errors: counts calls that failed or gave nonsense, by (call, reason).
-
-    Attributes:
-        slow_pcie: PCIe throughput has to be asked by the call that takes 20 ms.
 
     Raises:
         Gone: on opening or sweeping, a call said that the GPU is lost.
@@ -89,15 +100,16 @@ class Device:
         library: Library,
         handle: ctypes.c_void_p,
         identity: Identity,
-        driver_major: int,
+        driver: tuple[int, int],
         uptime_ns: int,
         errors: Counter[tuple[str, str]],
         per_link: bool = False,
+        lifetime_ecc: bool = False,
     ) -> None:
         self.handle, self.identity = handle, identity
         self.plan = Plan(library, handle, identity.index, errors)
-        probe(self.plan, driver_major, uptime_ns, per_link)
-        self.slow_pcie = not self.plan.has("pcie_tx")
+        self._mig = probe(self.plan, driver, uptime_ns, per_link, lifetime_ecc)
+        self._pcie_bytes: PcieBytes | None = None
         self._strikes = 0
         self._windows = {key: deque[float](maxlen=WINDOW) for key in WINDOWED if self.plan.has(key)}
         self._partitioned = self.plan.value("mig_mode")
@@ -108,6 +120,16 @@ class Device:
         """Let go of the GPU; its handle needs no closing, its GPM samples are host memory and do."""
         for close in self.plan.closers:
             close()
+
+    @property
+    def slow_pcie(self) -> bool:
+        """PCIe throughput has to be asked by the call that takes 20 ms, at least for now."""
+        return self._pcie_bytes is not None and not self._pcie_bytes.proven
+
+    def describe(self) -> dict[str, Any]:
+        """Who it is, what its readings stand for, and its MIG instances."""
+        instances = self._mig.instances if self._mig else []
+        return {**asdict(self.identity), "keys": self.plan.keys, "mig": instances}
 
     @property
     def outdated(self) -> bool:
@@ -121,6 +143,8 @@ class Device:
             Gone, Down: see the class.
         """
         answered = self.plan.run(turn + self.identity.index)
+        if self._pcie_bytes is None and not self.plan.has("pcie_tx"):  # GPM has none, or proved not to
+            self._pcie_bytes = PcieBytes(self.plan)
         self._strikes = 0 if answered else self._strikes + 1
         if self._strikes >= STRIKES:
             raise Gone(codes.UNKNOWN)

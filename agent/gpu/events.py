@@ -1,4 +1,4 @@
-"""Lanes of the child beside the sweep: waiting for Xid events, and the PCIe call that sleeps.
+"""Lanes of the child beside the sweep: waiting for Xid events, and calls that take long.
 
 Each is a daemon thread with its own place on the heartbeat page: a driver call that never returns
 holds up its own lane only, and the agent sees which.
@@ -7,6 +7,7 @@ holds up its own lane only, and the agent sees which.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -86,10 +87,11 @@ class EventLane:
                 )
 
 
-class PcieLane:
-    """Asks PCIe throughput where GPM does not tell it: 20 ms a direction, so seldom and apart.
+class SlowLane:
+    """Asks what takes long, apart from the sweep, which takes the answers from `results`.
 
-    `results` maps UUIDs to (sent, received) in bytes/s; the sweep takes them from there.
+    PCIe throughput every 15 s, 20 ms a direction, where nothing better tells it; and once for each GPU whether
+    its InfoROM agrees with its checksums, for which the driver reads the board's flash.
     """
 
     PERIOD_S: Final = 15.0
@@ -98,34 +100,40 @@ class PcieLane:
         self._library, self._lane = library, lane
         self._thread: threading.Thread | None = None
         self._devices: list[Device] = []
-        self.results: dict[str, tuple[float, float]] = {}
+        self._inforom: dict[Device, float] = {}
+        self.results: dict[str, dict[str, float]] = {}
 
     def serve(self, devices: Iterable[Device]) -> None:
-        """From now on ask these; the thread exists only when there is something to ask."""
-        self._devices = [device for device in devices if device.slow_pcie]
+        """From now on ask these."""
+        self._devices = list(devices)
+        self._inforom = {device: value for device, value in self._inforom.items() if device in self._devices}
         self.results = {}
         if self._devices and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="pcie", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        out = ctypes.c_uint()
         while True:
             for device in list(self._devices):
-                values = []
-                for direction in (0, 1):
-                    code = self._library.call(
-                        "nvmlDeviceGetPcieThroughput",
-                        device.handle,
-                        ctypes.c_uint(direction),
-                        ctypes.byref(out),
-                        index=device.identity.index,
-                        lane=self._lane,
-                    )
-                    if code == codes.SUCCESS:
-                        values.append(out.value * 1024.0)
-                if len(values) == 2:
-                    self.results[device.identity.uuid] = (values[0], values[1])
-                else:
-                    self.results.pop(device.identity.uuid, None)
+                self.results[device.identity.uuid] = {**self._validity(device), **self._throughput(device)}
             time.sleep(self.PERIOD_S)
+
+    def _ask(self, device: Device, name: str, *args: Any) -> int:
+        return self._library.call(name, device.handle, *args, index=device.identity.index, lane=self._lane)
+
+    def _validity(self, device: Device) -> dict[str, float]:
+        if device not in self._inforom:
+            code = self._ask(device, "nvmlDeviceValidateInforom")
+            self._inforom[device] = {codes.SUCCESS: 1.0, codes.CORRUPTED_INFOROM: 0.0}.get(code, math.nan)
+        value = self._inforom[device]
+        return {} if math.isnan(value) else {"inforom_valid": value}
+
+    def _throughput(self, device: Device) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if device.slow_pcie:
+            for direction, key in enumerate(("pcie_tx", "pcie_rx")):
+                out = ctypes.c_uint()
+                code = self._ask(device, "nvmlDeviceGetPcieThroughput", ctypes.c_uint(direction), ctypes.byref(out))
+                if code == codes.SUCCESS:
+                    found[key] = out.value * 1024.0
+        return found if len(found) == 2 else {}

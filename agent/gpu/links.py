@@ -1,4 +1,4 @@
-"""NVLink: how many links a GPU has, how many are up, their bytes and errors, summed or one by one."""
+"""NVLink: how many links a GPU has, how many are up, their bytes and errors; to other GPUs and to the processor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from agent.gpu import codes
 from agent.gpu.fields import FieldArray
 from agent.gpu.nvml import Library, judge
-from agent.gpu.readings import COUNT_TOP, LINK_BYTES, LINK_ERRORS, MAX_LINKS, Field
+from agent.gpu.readings import CHIP_LINK_ERRORS, COUNT_TOP, LINK_BYTES, LINK_ERRORS, MAX_CHIP_LINKS, MAX_LINKS, Field
 
 STATE: Final = "nvmlDeviceGetNvLinkState"
 
@@ -99,3 +99,56 @@ class Links:
         if self._per_link:
             what = entry.key.removeprefix("nvlink_errors.").removeprefix("nvlink_")
             self.values[f"link_{'bytes' if is_bytes else 'errors'}.{entry.scope}.{what}"] = value
+
+
+class ChipLinks:
+    """NVLink-C2C, by which a GPU sits beside its processor (Grace): `values` is empty where it has none.
+
+    Their count and a link's own state, speed and errors are field ids; the link is the scope of the latter.
+
+    Raises:
+        Gone, Down: on opening or reading, by the policy of agent.gpu.codes.
+    """
+
+    COUNT: Final = Field(170, "c2c_links", top=MAX_CHIP_LINKS)
+    OF_A_LINK: Final = (
+        Field(171, "c2c_active", top=1),
+        Field(172, "c2c_speed", 1e6, top=1e12),
+        *(Field(id, "c2c_errors." + kind) for id, kind in CHIP_LINK_ERRORS.items()),
+    )
+
+    def __init__(self, library: Library, handle: ctypes.c_void_p, index: int) -> None:
+        self._library, self._index = library, index
+        self._links = 0
+        self.values: dict[str, float] = {}
+        fn: Callable[..., int] | None = library.function("nvmlDeviceGetFieldValues")
+        if fn is None:
+            return
+        count = FieldArray(fn, handle, [self.COUNT])
+        if self._ask(count) == codes.SUCCESS:
+            _, code, links = next(count.results())
+            self._links = int(links) if code == codes.SUCCESS and 0 < links <= self.COUNT.top else 0
+        if self._links:
+            trial = [entry._replace(scope=link) for entry in self.OF_A_LINK for link in range(self._links)]
+            self._array = FieldArray(fn, handle, trial)
+            self._ask(self._array)
+            kept = [entry for entry, code, _ in self._array.results() if code not in codes.PERMANENT]
+            self._array = FieldArray(fn, handle, kept or [self.COUNT])
+            self.read()
+
+    def _ask(self, array: FieldArray) -> int:
+        with self._library.calling("nvmlDeviceGetFieldValues", self._index):
+            code = array.fn(*array.args)
+        judge(code)
+        return code
+
+    def read(self) -> int:
+        """Ask every link. What one link does not tell this time gives no sum."""
+        code = self._ask(self._array)
+        self.values = {"c2c_links": self._links}
+        for entry, result, value in self._array.results():
+            judge(result)
+            if entry.key != self.COUNT.key:
+                good = result == codes.SUCCESS and 0 <= value <= entry.top
+                self.values[entry.key] = self.values.get(entry.key, 0.0) + (value if good else math.nan)
+        return code

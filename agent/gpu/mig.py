@@ -6,7 +6,7 @@ Handles die with an instance and may be used again, so instances are listed anew
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Any, Final
 
 import pynvml
 
@@ -22,6 +22,8 @@ MAX_INSTANCES: Final = 8
 class Mig:
     """The instances of one GPU: `read()` lists them, `values` holds their readings, `mig.<id>.<what>`.
 
+    `instances` tells who they are: id, uuid and profile (such as 3g.40gb).
+
     Parent and instances are never added up: the parent's memory already is the sum.
     """
 
@@ -29,6 +31,7 @@ class Mig:
         self._library, self._handle, self._index = library, handle, index
         self._gpm: dict[tuple[int, str], Gpm] = {}
         self.values: dict[str, float] = {}
+        self.instances: list[dict[str, Any]] = []
 
     def close(self) -> None:
         for gpm in self._gpm.values():
@@ -54,6 +57,10 @@ class Mig:
             (instance, text(self._library.ask(pynvml.nvmlDeviceGetUUID, handle, index=self._index))): handle
             for instance, handle in seen.items()
         }
+        self.instances = [
+            {"id": instance, "uuid": uuid, "profile": self._profile(handle)}
+            for (instance, uuid), handle in sorted(alive.items(), key=lambda item: item[0])
+        ]
         for key in [key for key in self._gpm if key not in alive]:
             self._gpm.pop(key).close()
         for key, handle in alive.items():
@@ -65,6 +72,11 @@ class Mig:
         code = self._library.call(name, *args, index=self._index)
         judge(code)
         return code
+
+    def _profile(self, handle: ctypes.c_void_p) -> str:
+        """The last word of a name such as NVIDIA H100 80GB HBM3 MIG 3g.40gb."""
+        name = text(self._library.ask(pynvml.nvmlDeviceGetName, handle, index=self._index))
+        return name.rpartition(" MIG ")[2] if " MIG " in name else ""
 
     def _memory(self, instance: int, handle: ctypes.c_void_p) -> None:
         memory = Memory2(version=version(Memory2, 2))

@@ -17,6 +17,15 @@ from agent.gpu.client import Client, Settings, View
 from agent.gpu.inventory import Inventory, path_of
 
 SAVE_EVERY_S: Final = 60.0
+FROM_ZERO_AT_BOOT: Final = (
+    "energy/",
+    "throttled.",
+    "ecc.corrected.volatile/",
+    "ecc.uncorrected.volatile/",
+    "ecc_at.",
+    "aer.",
+)
+"""Counters that certainly begin again with the node."""
 SHARED: Final = "gpu"
 """Name in `context.shared`."""
 
@@ -93,7 +102,8 @@ class GpuNode:
         stored = statefile.load(self._counters_path)
         self.counters = Accumulator(stored.get("counters"))
         if stored.get("boot_id") != self._boot:
-            self.counters.rebase("energy/")
+            for prefix in FROM_ZERO_AT_BOOT:
+                self.counters.rebase(prefix)
 
     def save(self) -> None:
         self._saved = time.monotonic()

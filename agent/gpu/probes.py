@@ -15,7 +15,7 @@ from agent.gpu.fields import NAME as FIELD_VALUES
 from agent.gpu.fields import FieldArray
 from agent.gpu.gpm import Gpm
 from agent.gpu.links import STATE as LINK_STATE
-from agent.gpu.links import Links
+from agent.gpu.links import ChipLinks, Links
 from agent.gpu.mig import Mig
 from agent.gpu.nvml import judge
 from agent.gpu.plan import NAN, Plan
@@ -25,30 +25,34 @@ _NOT_AVAILABLE = {ctypes.c_uint: 0xFFFFFFFF, ctypes.c_ulonglong: 0xFFFFFFFFFFFFF
 DRAM_RATIO: Final = "dram_ratio"
 
 
-def probe(plan: Plan, driver_major: int, uptime_ns: int, per_link: bool) -> None:
+def probe(plan: Plan, driver: tuple[int, int], uptime_ns: int, per_link: bool, lifetime_ecc: bool) -> Mig | None:
     """Fill an empty plan.
 
     Args:
         plan: of one GPU.
-        driver_major: the driver's branch, such as 580.
+        driver: the first two numbers of its version, such as (580, 95).
         uptime_ns: time since boot; no throttle counter can exceed it.
         per_link: read every NVLink by itself, too.
+        lifetime_ecc: read the ECC errors of the board's whole life by location, too.
+
+    Returns:
+        The reader of its MIG instances, while it is partitioned.
 
     Raises:
         Gone, Down: a call said that the GPU is lost, or all of NVML down.
     """
-    eras = [*table.THROTTLE_IDS_12, *table.THROTTLE_IDS_13]
-    if driver_major >= table.RENUMBERED_SINCE:
-        eras.reverse()
-    _fields(plan, [*table.FIELDS, *eras], FAST, uptime_ns)
-    _fields(plan, table.LAZY_FIELDS, table.LAZY, uptime_ns)
+    _fields(plan, [*table.FIELDS, *table.throttle_fields(driver)], FAST, uptime_ns)
+    lifetime = table.LIFETIME_ECC if lifetime_ecc else ()
+    _fields(plan, [*table.LAZY_FIELDS, *lifetime], table.LAZY, uptime_ns)
     for get in table.GETTERS:
         if not plan.has(*(part.key for part in get.parts)):
             _getter(plan, get)
     _throttle_reasons(plan)
     _links(plan, per_link)
-    _mig(plan)
+    _chip_links(plan)
+    mig = _mig(plan)
     _gpm(plan, _dram_peak(plan))
+    return mig
 
 
 def _fields(plan: Plan, wanted: Sequence[Field], every: int, uptime_ns: int) -> None:
@@ -157,10 +161,23 @@ def _links(plan: Plan, per_link: bool) -> None:
     plan.add(LINK_STATE, links.read, (), slots.values(), store, table.LINKS)
 
 
-def _mig(plan: Plan) -> None:
+def _chip_links(plan: Plan) -> None:
+    links = ChipLinks(plan.library, plan.handle, plan.index)
+    if not links.values:
+        return
+    slots = {key: plan.slot(key) for key in links.values}
+
+    def store() -> None:
+        for key, slot in slots.items():
+            plan.values[slot] = links.values[key]
+
+    plan.add(FIELD_VALUES, links.read, (), slots.values(), store, table.LINKS)
+
+
+def _mig(plan: Plan) -> Mig | None:
     """Readings of MIG instances, which come and go while the mode is on."""
     if plan.value("mig_mode") != 1:
-        return
+        return None
     mig = Mig(plan.library, plan.handle, plan.index)
     plan.closers.append(mig.close)
 
@@ -170,6 +187,7 @@ def _mig(plan: Plan) -> None:
             plan.put(key, value)
 
     plan.add("nvmlDeviceGetMigDeviceHandleByIndex", mig.read, (), (), store, table.LINKS)
+    return mig
 
 
 def _dram_peak(plan: Plan) -> float:
@@ -185,7 +203,8 @@ def _dram_peak(plan: Plan) -> float:
 
 def _gpm(plan: Plan, peak: float) -> None:
     """GPM where there is some; DRAM bytes/s follow from its ratio and the bus's peak."""
-    gpm = Gpm.open(plan.library, plan.handle, plan.index)
+    entries = tuple(entry for entry in table.GPM if plan.has("c2c_links") or not entry.key.startswith("c2c_"))
+    gpm = Gpm.open(plan.library, plan.handle, plan.index, entries=entries)
     if gpm is None:
         return
     plan.closers.append(gpm.close)

@@ -22,8 +22,10 @@ LAZY: Final = 15
 """Every fifteenth sweep: limits and modes; they change by hand or not at all."""
 
 RATIO_TOP: Final = 1.05
+PCIE_TOP: Final = 1e12
 COUNT_TOP: Final = 2.0**53
 MAX_LINKS: Final = 36
+MAX_CHIP_LINKS: Final = 14
 MAX_GPUS: Final = 64
 MAX_PROCESSES: Final = 256
 NS: Final = 1e-9
@@ -125,16 +127,37 @@ LAZY_FIELDS: Final = (
 )
 """Asked every fifteenth sweep in another one."""
 
-THROTTLE_IDS_12: Final = (
-    Field(251, "throttled.sw_thermal", NS),
-    Field(252, "throttled.hw_thermal", NS),
-    Field(253, "throttled.hw_power_brake", NS),
+LIFETIME_ECC: Final = (
+    *(
+        Field(number, f"ecc_ever.{severity}.{location}")
+        for number, (severity, location) in enumerate(
+            (
+                (severity, location)
+                for location in ("l1", "l2", "dram", "register", "texture")
+                for severity in ("corrected", "uncorrected")
+            ),
+            start=18,
+        )
+    ),
+    Field(28, "ecc_ever.uncorrected.cbu"),
 )
-THROTTLE_IDS_13: Final = tuple(field._replace(id=field.id + 18) for field in THROTTLE_IDS_12)
-RENUMBERED_SINCE: Final = 590
-"""CUDA 13.4's header moved these three ids and gave the old numbers to power smoothing, as 12.9's gave it
-the new ones. A GPU without power smoothing answers one set only; where both answer, the driver's
-branch decides. A counter above the node's uptime is no time and not believed."""
+"""ECC errors of the board's whole life by location; on request."""
+
+
+def throttle_fields(driver: tuple[int, int]) -> tuple[Field, ...]:
+    """Seconds of thermal throttling and power brake: ids that were moved twice.
+
+    The headers of 575 to 580.65 (CUDA 12.9 and 13.0) have them at 251, those since 580.82 (13.0 Update 1 to 13.5) at
+    269, and each gives power smoothing the other's place. Older ones (570, CUDA 12.8) have power smoothing at 251 and
+    no such counters; what 580.66 to 580.81 have no header says. Where it is not known nothing is asked.
+
+    Args:
+        driver: its first two numbers, such as (580, 95).
+    """
+    first = 251 if (575, 0) <= driver < (580, 66) else 269 if driver >= (580, 82) else None
+    words = () if first is None else ("sw_thermal", "hw_thermal", "hw_power_brake")
+    return tuple(Field(number, "throttled." + word, NS) for number, word in enumerate(words, start=first or 0))
+
 
 _PCT = 0.01
 _MHZ = 1e6
@@ -190,6 +213,7 @@ GETTERS: Final = (
     Get("nvmlDeviceGetCurrPcieLinkWidth", (Part("pcie_width", top=32),)),
     Get("nvmlDeviceGetMaxPcieLinkGeneration", (Part("pcie_generation_max", top=10),), every=LAZY),
     Get("nvmlDeviceGetMaxPcieLinkWidth", (Part("pcie_width_max", top=32),), every=LAZY),
+    Get("nvmlDeviceGetGpuMaxPcieLinkGeneration", (Part("pcie_generation_card", top=10),), every=LAZY),
     Get("nvmlDeviceGetPcieReplayCounter", (Part("pcie_replays"),)),
     *(
         Get("nvmlDeviceGetTotalEccErrors", (Part(f"ecc.{severity}.{lifetime}"),), (c_ulonglong,), (error, counter))
@@ -260,18 +284,23 @@ THROTTLE_BITS: Final = {
 }
 """nvmlClocksEventReasons; each supported bit fills `throttle.<name>`."""
 
-PIPES: Final = {1: "graphics", 4: "integer", 7: "hmma", 11: "fp64", 12: "fp32", 13: "fp16"}
+PIPES: Final = {1: "graphics", 4: "integer", 6: "dfma", 7: "hmma", 9: "imma", 11: "fp64", 12: "fp32", 13: "fp16"}
 GPM: Final = (
     Field(2, "sm_activity", _PCT, RATIO_TOP),
     Field(3, "sm_occupancy", _PCT, RATIO_TOP),
     Field(5, "tensor_activity", _PCT, RATIO_TOP),
     Field(10, "dram_ratio", _PCT, RATIO_TOP),
-    Field(20, "pcie_tx", MIB, 1e12),
-    Field(21, "pcie_rx", MIB, 1e12),
+    Field(20, "pcie_tx", MIB, PCIE_TOP),
+    Field(21, "pcie_rx", MIB, PCIE_TOP),
+    Field(102, "c2c_tx", MIB, 1e13),
+    Field(103, "c2c_rx", MIB, 1e13),
     *(Field(number, "pipe." + pipe, _PCT, RATIO_TOP) for number, pipe in PIPES.items()),
 )
 """Metric ids of nvmlGpmMetricsGet (Hopper and newer)."""
-MIG_GPM: Final = tuple(entry for entry in GPM if entry.key in ("sm_activity", "tensor_activity", "dram_ratio"))
+MIG_ACTIVITY: Final = (
+    *("sm_activity", "sm_occupancy", "tensor_activity", "pipe.graphics", "dram_ratio", "pcie_tx", "pcie_rx"),
+)
+MIG_GPM: Final = tuple(entry for entry in GPM if entry.key in MIG_ACTIVITY)
 
 LINK_BYTES: Final = {138: ("tx", 1024.0), 139: ("rx", 1024.0), 202: ("tx", 1.0), 204: ("rx", 1.0)}
 """Payload counters of one link: before Blackwell in KiB, since then in bytes."""
@@ -292,6 +321,9 @@ LINK_ERRORS: Final = {
     221: "symbol",
 }
 """Error counters of one link: 161 to 163 before Blackwell, the others since."""
+
+CHIP_LINK_ERRORS: Final = {231: "crc", 232: "replay", 233: "replay_back_to_back"}
+"""Error counters of one NVLink-C2C to the processor of the same module (Grace)."""
 
 WINDOWED: Final = ("utilization", "power", "temperature.core")
 STATS: Final = ("min", "max", "p95")
@@ -331,6 +363,9 @@ CALLS: Final = (
     "nvmlDeviceGetGpuInstanceId",
     "nvmlGpmMigSampleGet",
     "nvmlDeviceGetPcieThroughput",
+    "nvmlDeviceGetInforomImageVersion",
+    "nvmlDeviceGetInforomVersion",
+    "nvmlDeviceValidateInforom",
     "nvmlEventSetCreate",
     "nvmlDeviceRegisterEvents",
     "nvmlEventSetWait_v2",

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from agent.base.catalogue import Metric
 from agent.base.catalogue import gpu as m
 from agent.gpu.readings import (
+    CHIP_LINK_ERRORS,
     CLOCKS,
     LIMITS,
     LINK_ERRORS,
@@ -70,6 +71,12 @@ def _table() -> dict[str, Series]:
         "fabric_state": m.FABRIC_STATE,
         "fabric_status": m.FABRIC_STATUS,
         "fabric_degraded": m.FABRIC_DEGRADED,
+        "inforom_valid": m.INFOROM_VALID,
+        "c2c_links": m.C2C_LINKS,
+        "c2c_active": m.C2C_ACTIVE,
+        "c2c_speed": m.C2C_SPEED,
+        "c2c_tx": m.C2C_TX,
+        "c2c_rx": m.C2C_RX,
         "power": m.POWER,
         "power_limit": m.POWER_LIMIT,
         "energy": m.ENERGY,
@@ -84,6 +91,7 @@ def _table() -> dict[str, Series]:
         "nvlink_rx": m.NVLINK_RX,
     }
     table = {key: Series(metric) for key, metric in plain.items()}
+    table["pcie_generation_card"] = Series(m.PCIE_GENERATION_LIMIT, ("card",))
     for source, window in (
         ("utilization", m.UTILIZATION_WINDOW),
         ("power", m.POWER_WINDOW),
@@ -100,6 +108,7 @@ def _table() -> dict[str, Series]:
         ("remapped", m.REMAPPED_ROWS, ("correctable", "uncorrectable")),
         ("retired", m.RETIRED_PAGES, ("single_bit", "double_bit")),
         ("nvlink_errors", m.NVLINK_ERRORS, tuple(LINK_ERRORS.values())),
+        ("c2c_errors", m.C2C_ERRORS, tuple(CHIP_LINK_ERRORS.values())),
         ("pipe", m.PIPE_ACTIVITY, tuple(PIPES.values())),
         ("pcie_errors", m.PCIE_ERRORS, ("l0_to_recovery", *PCIE_ERRORS)),
         ("power_range", m.POWER_RANGE, ("min", "max", "default")),
@@ -112,6 +121,7 @@ def _table() -> dict[str, Series]:
             table[f"ecc.{severity}.{lifetime}"] = Series(m.ECC_ERRORS, (severity, lifetime))
         for location in ("l1", "l2", "dram", "register", "texture", "cbu"):
             table[f"ecc_at.{severity}.{location}"] = Series(m.ECC_LOCATION, (severity, location))
+            table[f"ecc_ever.{severity}.{location}"] = Series(m.ECC_LIFETIME, (severity, location))
     for link in range(MAX_LINKS):
         table[f"link_active.{link}"] = Series(m.NVLINK_LINK_ACTIVE, (str(link),))
         for way in ("tx", "rx"):
@@ -125,6 +135,10 @@ def _table() -> dict[str, Series]:
             ("sm_activity", m.MIG_SM_ACTIVITY),
             ("tensor_activity", m.MIG_TENSOR_ACTIVITY),
             ("dram_ratio", m.MIG_DRAM_RATIO),
+            ("sm_occupancy", m.MIG_SM_OCCUPANCY),
+            ("pipe.graphics", m.MIG_GRAPHICS),
+            ("pcie_tx", m.MIG_PCIE_TX),
+            ("pcie_rx", m.MIG_PCIE_RX),
         ):
             table[f"mig.{instance}.{what}"] = Series(metric, (str(instance),))
     return table
@@ -144,6 +158,7 @@ FEATURES: Final = {
     "row_remap": "remap_pending",
     "retired_pages": "retired_pending",
     "nvlink": "nvlink_active",
+    "c2c": "c2c_active",
     "memory_temperature": "temperature.memory",
     "temperature_margin": "temperature_margin",
     "energy": "energy",

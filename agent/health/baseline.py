@@ -16,7 +16,10 @@ from agent.base import statefile
 
 NAME: Final = "baseline.json"
 VERSION: Final = 1
-GPU_ITEMS: Final = ("pci", "model", "vbios", "serial", "memory", "links", "pcie_generation_max", "pcie_width_max")
+GPU_ITEMS: Final = (
+    *("pci", "model", "vbios", "inforom", "serial", "memory", "links", "c2c_links"),
+    *("pcie_generation_max", "pcie_width_max"),
+)
 HCA_ITEMS: Final = ("firmware", "board", "rates")
 
 
@@ -102,7 +105,10 @@ def _text(path: Path) -> str:
 
 
 def compare(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """What differs between two inventories; a GPU that does not answer now is gone."""
+    """What differs between two inventories; a GPU that does not answer now is gone.
+
+    What was not yet recorded when the inventory was signed off is no difference.
+    """
     if was.get("driver") != now.get("driver"):
         yield Difference("driver", was.get("driver"), now.get("driver"))
     for kind, items in (("gpus", GPU_ITEMS), ("hcas", HCA_ITEMS)):
@@ -115,5 +121,5 @@ def compare(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Differen
                 yield Difference(label, None, new[name].get("model") or new[name].get("board") or name)
             else:
                 for item in items:
-                    if old[name].get(item) != new[name].get(item):
+                    if item in old[name] and old[name][item] != new[name].get(item):
                         yield Difference(f"{label} {item}", old[name].get(item), new[name].get(item))

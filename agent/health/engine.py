@@ -14,7 +14,9 @@ from agent.health.ledger import Event
 from agent.health.verdict import COUNTERS, Facts, State, Verdict, judge_gpu, worst
 from agent.health.xid_state import judge_xids
 
-ORDER: Final = ("recovery", "xid", "presence", "memory", "nvlink", "fabric", "pcie", "thermal", "power")
+ORDER: Final = (
+    *("recovery", "xid", "presence", "memory", "nvlink", "c2c", "fabric", "pcie", "inforom", "thermal", "power"),
+)
 """Whose action stands for the whole GPU: the driver's own word first, the Xid catalogue second."""
 Key = tuple[str, str]
 

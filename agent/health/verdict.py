@@ -160,6 +160,23 @@ def _nvlink(facts: Facts) -> Finding | None:
     return GOOD
 
 
+def _c2c(facts: Facts) -> Finding | None:
+    if not facts.has("c2c_links", "c2c_active"):
+        return None
+    links, active = facts.get("c2c_links"), facts.get("c2c_active")
+    if active < links:
+        return State.UNHEALTHY, f"{links - active:.0f} of {links:.0f} C2C links are down", "CONTACT_SUPPORT"
+    return GOOD
+
+
+def _inforom(facts: Facts) -> Finding | None:
+    if not facts.has("inforom_valid"):
+        return None
+    if facts.get("inforom_valid") == 0:
+        return State.DEGRADED, "the InfoROM does not agree with its checksums", "CONTACT_SUPPORT"
+    return GOOD
+
+
 def _fabric(facts: Facts) -> Finding | None:
     if not facts.has("fabric_state"):
         return None
@@ -205,6 +222,8 @@ _JUDGES: Final = {
     "recovery": _recovery,
     "memory": _memory,
     "nvlink": _nvlink,
+    "c2c": _c2c,
+    "inforom": _inforom,
     "fabric": _fabric,
     "pcie": _pcie,
     "thermal": _thermal,

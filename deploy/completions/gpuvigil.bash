@@ -53,7 +53,7 @@ _gpuvigil_words() {
     'chaos sim start') echo '--gpus --help --profile --replace --seed --speed --state --workload -h' ;;
     'chaos sim overlay') echo '--help --real --replace --state -h' ;;
     'chaos sim clock') echo '--help --speed --state --step -h' ;;
-    'chaos sim set') echo '--at --for --gpu --help --state -h clock_drop driver_unloaded ecc_corrected ecc_uncorrected fabric frozen garbage gpu_lost gpu_missing hang hung_collective memory_leak no_permission nvlink_down nvlink_errors order_shuffled pcie_degraded power_brake power_cap recovery_action remap_failure remap_pending reset_required slow thermal_throttle version_mismatch xid' ;;
+    'chaos sim set') echo '--at --for --gpu --help --state -h c2c_down clock_drop driver_unloaded ecc_corrected ecc_uncorrected fabric frozen garbage gpu_lost gpu_missing hang hung_collective inforom_corrupted memory_leak no_permission nvlink_down nvlink_errors order_shuffled pcie_degraded power_brake power_cap recovery_action remap_failure remap_pending reset_required slow thermal_throttle version_mismatch xid' ;;
     'chaos sim clear') echo '--help --state -h' ;;
     'chaos sim list') echo '--help --output --state -h -o' ;;
     'chaos sim kinds') echo '--help --output -h -o' ;;
@@ -113,7 +113,7 @@ _gpuvigil_values() {
     'dashboards list --output') echo 'table json' ;;
     'dashboards check -o') echo 'table json' ;;
     'dashboards check --output') echo 'table json' ;;
-    'chaos sim start --profile') echo 't4 a40 a100 l40s rtx4090 h100 h200 b200' ;;
+    'chaos sim start --profile') echo 't4 a40 a100 l40s rtx4090 h100 h200 gh200 b200' ;;
     'chaos sim start --workload') echo 'idle training inference' ;;
     'chaos sim list -o') echo 'text json' ;;
     'chaos sim list --output') echo 'text json' ;;

@@ -45,6 +45,24 @@ DRIVER_INFO = Metric(
     "Driver, NVML and CUDA versions of the node.",
     labels=(*NODE, "driver", "nvml", "cuda"),
 )
+INFOROM = Metric(
+    "gpuvigil_gpu_inforom",
+    "info",
+    "Versions of the InfoROM: image, and its OEM, ECC and power objects.",
+    labels=(*GPU, "image", "oem", "ecc", "power"),
+)
+INFOROM_VALID = Metric(
+    "gpuvigil_gpu_inforom_valid",
+    "gauge",
+    "1 if the InfoROM agrees with its checksums, read once when the GPU is opened; 0 if it is corrupt.",
+    labels=GPU,
+)
+DRIVER_RELEASED = Metric(
+    "gpuvigil_gpu_driver_released",
+    "gauge",
+    "1 while the driver is let go on request (gpuvigil agent gpu release), so that it can be reloaded; else 0.",
+    labels=NODE,
+)
 FEATURE_SUPPORTED = Metric(
     "gpuvigil_gpu_feature_supported",
     "gauge",
@@ -97,7 +115,7 @@ TENSOR_ACTIVITY = Metric(
 PIPE_ACTIVITY = Metric(
     "gpuvigil_gpu_pipe_activity_ratio",
     "gauge",
-    "Share of cycles a pipe was active (GPM): graphics, integer, hmma, fp64, fp32, fp16.",
+    "Share of cycles a pipe was active (GPM): graphics, integer, dfma, hmma, imma, fp64, fp32, fp16.",
     "ratio",
     (*GPU, "pipe"),
 )
@@ -119,7 +137,7 @@ PROCESS_MEMORY = Metric(
     "gauge",
     "GPU memory of the largest compute processes (how many of each GPU is a setting).",
     "bytes",
-    (*GPU, "pid", "process"),
+    (*GPU, "pid", "process", "gpu_instance"),
     budget=128,
 )
 PROCESS_SM = Metric(
@@ -127,10 +145,16 @@ PROCESS_SM = Metric(
     "gauge",
     "SM utilisation of those processes, over about 15 s.",
     "ratio",
-    (*GPU, "pid", "process"),
+    (*GPU, "pid", "process", "gpu_instance"),
     budget=128,
 )
 MIG_MODE = Metric("gpuvigil_gpu_mig_mode", "gauge", "1 if the GPU is partitioned (MIG).", labels=GPU)
+MIG_INFO = Metric(
+    "gpuvigil_gpu_mig",
+    "info",
+    "Each MIG instance with its UUID and profile, such as 3g.40gb.",
+    labels=(*GPU, "gpu_instance", "mig_uuid", "profile"),
+)
 MIG_MEMORY_TOTAL = Metric(
     "gpuvigil_gpu_mig_memory_total_bytes", "gauge", "Memory of a MIG instance.", "bytes", (*GPU, "gpu_instance")
 )
@@ -149,6 +173,30 @@ MIG_TENSOR_ACTIVITY = Metric(
 )
 MIG_DRAM_RATIO = Metric(
     "gpuvigil_gpu_mig_dram_bandwidth_ratio", "gauge", "DRAM bandwidth of it (GPM).", "ratio", (*GPU, "gpu_instance")
+)
+MIG_SM_OCCUPANCY = Metric(
+    "gpuvigil_gpu_mig_sm_occupancy_ratio", "gauge", "Resident warps of it (GPM).", "ratio", (*GPU, "gpu_instance")
+)
+MIG_GRAPHICS = Metric(
+    "gpuvigil_gpu_mig_graphics_activity_ratio",
+    "gauge",
+    "Share of time in which it ran anything at all (GPM).",
+    "ratio",
+    (*GPU, "gpu_instance"),
+)
+MIG_PCIE_TX = Metric(
+    "gpuvigil_gpu_mig_pcie_tx_bytes_per_second",
+    "gauge",
+    "PCIe bytes sent by it (GPM).",
+    "bytes_per_second",
+    (*GPU, "gpu_instance"),
+)
+MIG_PCIE_RX = Metric(
+    "gpuvigil_gpu_mig_pcie_rx_bytes_per_second",
+    "gauge",
+    "PCIe bytes received by it (GPM).",
+    "bytes_per_second",
+    (*GPU, "gpu_instance"),
 )
 
 # 3 memory bandwidth
@@ -190,6 +238,15 @@ PCIE_GENERATION_MAX = Metric(
 )
 PCIE_WIDTH = Metric("gpuvigil_gpu_pcie_link_width", "gauge", "Current PCIe lanes.", labels=GPU)
 PCIE_WIDTH_MAX = Metric("gpuvigil_gpu_pcie_link_width_max", "gauge", "PCIe lanes that slot and card allow.", labels=GPU)
+PCIE_GENERATION_LIMIT = Metric(
+    "gpuvigil_gpu_pcie_link_generation_limit",
+    "gauge",
+    "PCIe generation that one end allows: card, slot. The card by the driver, the slot by the kernel.",
+    labels=(*GPU, "end"),
+)
+PCIE_WIDTH_LIMIT = Metric(
+    "gpuvigil_gpu_pcie_link_width_limit", "gauge", "PCIe lanes that one end allows: card, slot.", labels=(*GPU, "end")
+)
 PCIE_REPLAYS = Metric("gpuvigil_gpu_pcie_replays", "counter", "PCIe replays.", labels=GPU)
 PCIE_DEGRADED = Metric(
     "gpuvigil_gpu_pcie_link_degraded",
@@ -277,6 +334,12 @@ ECC_LOCATION = Metric(
     "ECC errors since the driver was loaded, by location.",
     labels=(*GPU, "severity", "location"),
 )
+ECC_LIFETIME = Metric(
+    "gpuvigil_gpu_ecc_lifetime_location_errors",
+    "counter",
+    "ECC errors of the board's whole life, by location (opt-in: lifetime_ecc).",
+    labels=(*GPU, "severity", "location"),
+)
 ECC_SRAM_THRESHOLD = Metric(
     "gpuvigil_gpu_ecc_sram_threshold_exceeded",
     "gauge",
@@ -326,6 +389,27 @@ NVLINK_LINK_ERRORS = Metric(
     "NVLink errors of one link, by kind (opt-in).",
     labels=(*GPU, "link", "kind"),
     budget=4096,
+)
+C2C_LINKS = Metric("gpuvigil_gpu_c2c_links", "gauge", "NVLink-C2C links to the processor of the module.", labels=GPU)
+C2C_ACTIVE = Metric("gpuvigil_gpu_c2c_links_active", "gauge", "Those of them that are up.", labels=GPU)
+C2C_SPEED = Metric(
+    "gpuvigil_gpu_c2c_speed_bytes_per_second",
+    "gauge",
+    "What the active C2C links can carry together.",
+    "bytes_per_second",
+    GPU,
+)
+C2C_TX = Metric(
+    "gpuvigil_gpu_c2c_tx_bytes_per_second", "gauge", "Payload sent over C2C (GPM).", "bytes_per_second", GPU
+)
+C2C_RX = Metric(
+    "gpuvigil_gpu_c2c_rx_bytes_per_second", "gauge", "Payload received over C2C (GPM).", "bytes_per_second", GPU
+)
+C2C_ERRORS = Metric(
+    "gpuvigil_gpu_c2c_errors",
+    "counter",
+    "C2C errors, all links, by kind: crc, replay, replay_back_to_back.",
+    labels=(*GPU, "kind"),
 )
 FABRIC_STATE = Metric(
     "gpuvigil_gpu_fabric_state",

@@ -105,9 +105,9 @@ def test_other_boards_are_read_without_a_wrong_zero(make_node, profile):
     assert all(value > 0 for value in page.all("gpuvigil_gpu_memory_total_bytes").values())
 
 
-@pytest.mark.parametrize("old", [True, False])
-def test_renumbered_throttle_counters(make_node, old):
-    node = make_node(world={"gpus": 1, "old_field_ids": old})
+@pytest.mark.parametrize("driver", ["575.57.08", "580.65.06", "580.82.07", "595.45.04"])
+def test_throttle_seconds_under_the_ids_of_each_driver(make_node, driver):
+    node = make_node(world={"gpus": 1, "driver": driver})
     node.until_whole(1)
     node.world.set("thermal_throttle", gpu=0)
     page = node.until(lambda page: (page.one("gpuvigil_gpu_throttle_seconds_total", reason="hw_thermal") or 0) > 0.5)
@@ -133,6 +133,61 @@ def test_processes_are_shown_by_size(make_node):
     assert shown == {"12": 9 << 30, "13": 3 << 30}
 
 
+def test_grace_tells_its_links_to_the_processor(make_node):
+    node = make_node(world={"gpus": 1, "profile": "gh200"})
+    page = node.until(lambda page: page.one("gpuvigil_gpu_c2c_rx_bytes_per_second"))
+    assert page.one("gpuvigil_gpu_c2c_links") == page.one("gpuvigil_gpu_c2c_links_active") == 10
+    assert page.one("gpuvigil_gpu_c2c_speed_bytes_per_second") == 10 * 44712e6
+    assert set(page.all("gpuvigil_gpu_c2c_errors_total").values()) == {0}
+    assert page.one("gpuvigil_gpu_feature_supported", feature="c2c") == 1
+    node.world.set("c2c_down", gpu=0, link=3)
+    page = node.until(lambda page: page.one("gpuvigil_gpu_c2c_links_active") == 9)
+    assert page.one("gpuvigil_gpu_c2c_speed_bytes_per_second") == 9 * 44712e6
+    page = node.until(lambda page: page.one("gpuvigil_health_state", component="c2c") == 2)
+
+
+def test_a_gpu_without_c2c_says_nothing_of_it(make_node):
+    node = make_node(world={"gpus": 1})
+    page = node.until(lambda page: page.all("gpuvigil_gpu_dram_bandwidth_ratio"))
+    assert page.one("gpuvigil_gpu_feature_supported", feature="c2c") == 0
+    assert not [name for name, _ in page.series if "_c2c_" in name]
+
+
+def test_the_inforom_is_told_and_validated(make_node):
+    node = make_node(world={"gpus": 2}, setup=lambda world: world.set("inforom_corrupted", gpu=1))
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_inforom_valid")) == 2)
+    assert page.one("gpuvigil_gpu_inforom_valid", gpu="0") == 1
+    assert page.one("gpuvigil_gpu_inforom_valid", gpu="1") == 0
+    assert page.one("gpuvigil_gpu_inforom_info", gpu="0", image="G520.0200.00.05", ecc="6.16", power="2.0") == 1
+    page = node.until(lambda page: page.one("gpuvigil_health_state", component="inforom", gpu="1") == 1)
+    assert page.one("gpuvigil_health_state", component="inforom", gpu="0") == 0
+
+
+def test_pcie_counters_that_wrap_are_not_believed(make_node):
+    """A100: no GPM, counters of 32 bits, so the call that takes 20 ms tells the throughput."""
+    node = make_node(world={"gpus": 1, "profile": "a100"})
+    page = node.until(lambda page: page.all("gpuvigil_gpu_pcie_rx_bytes_per_second"))
+    first = page.one("gpuvigil_gpu_pcie_rx_bytes_per_second")
+    time.sleep(3)  # several readings of the counters
+    assert node.page().one("gpuvigil_gpu_pcie_rx_bytes_per_second") == first  # the lane's, asked every 15 s
+
+
+def test_pcie_counters_proven_wide_take_over(make_node):
+    node = make_node(world={"gpus": 1, "profile": "a100", "wide_pcie_counters": True})
+    node.until(lambda page: page.all("gpuvigil_gpu_pcie_rx_bytes_per_second"))
+    seen = set()
+    node.until(lambda page: seen.add(page.one("gpuvigil_gpu_pcie_rx_bytes_per_second")) or len(seen) > 3)
+    assert all(0 <= value < 64e9 for value in seen)
+
+
+def test_lifetime_ecc_by_location_on_request(make_node):
+    node = make_node(world={"gpus": 1}, lifetime_ecc=True)
+    node.world.set("ecc_uncorrected", gpu=0, count=3)
+    name = "gpuvigil_gpu_ecc_lifetime_location_errors_total"
+    page = node.until(lambda page: page.one(name, severity="uncorrected", location="dram") == 3)
+    assert page.one(name, severity="uncorrected", location="cbu") == 0
+
+
 def test_mig_switched_on_and_off(make_node):
     node = make_node(world={"gpus": 2})
     node.until_whole(2)
@@ -144,6 +199,11 @@ def test_mig_switched_on_and_off(make_node):
     assert page.all("gpuvigil_gpu_utilization_ratio", gpu="0")
     page = node.until(lambda page: page.all("gpuvigil_gpu_mig_dram_bandwidth_ratio"))
     assert all(0 <= value <= 1 for value in page.all("gpuvigil_gpu_mig_dram_bandwidth_ratio").values())
+    for name in ("sm_occupancy_ratio", "graphics_activity_ratio", "pcie_tx_bytes_per_second"):
+        assert len(page.all(f"gpuvigil_gpu_mig_{name}", gpu="1")) == 2
+    who = [dict(key) for key in page.all("gpuvigil_gpu_mig_info", gpu="1")]
+    assert {each["profile"] for each in who} == {"3g.39gb", "4g.39gb"}
+    assert len({each["mig_uuid"] for each in who if each["mig_uuid"].startswith("MIG-")}) == 2
     node.world.set_mig(1, [])
     page = node.until(lambda page: len(page.all("gpuvigil_gpu_utilization_ratio")) == 2)
     assert not page.all("gpuvigil_gpu_mig_memory_used_bytes")
