@@ -14,19 +14,22 @@ from hypothesis import strategies as st
 from agent.gpu import codes, wire
 from agent.gpu.accumulate import Accumulator
 from agent.gpu.inventory import Inventory, path_of
+from agent.gpu.links import ChipLinks
 from agent.gpu.pci import normalise, scan
+from agent.gpu.pcie import COUNTERS
 from agent.gpu.readings import (
     CALLS,
     FIELDS,
     GETTERS,
     GPM,
     LAZY_FIELDS,
+    LIFETIME_ECC,
     LINK_ERRORS,
     NUMBER,
     STATS,
     THROTTLE_BITS,
-    THROTTLE_IDS_12,
     WINDOWED,
+    throttle_fields,
 )
 from agent.gpu.series import FEATURES, SERIES
 
@@ -162,15 +165,16 @@ def test_codes_are_nvmls() -> None:
 
 
 def test_every_reading_has_a_series() -> None:
-    keys = {field.key for field in (*FIELDS, *LAZY_FIELDS, *THROTTLE_IDS_12, *GPM)}
+    keys = {field.key for field in (*FIELDS, *LAZY_FIELDS, *LIFETIME_ECC, *throttle_fields((580, 95)), *GPM)}
     keys |= {part.key for get in GETTERS for part in get.parts}
     keys |= {f"{key}.{stat}" for key in WINDOWED for stat in STATS}
     keys |= {f"throttle.{word}" for word in THROTTLE_BITS.values()}
     keys |= {f"nvlink_errors.{kind}" for kind in LINK_ERRORS.values()}
-    keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "pcie_degraded"}
+    keys |= {entry.key for entry in (ChipLinks.COUNT, *ChipLinks.OF_A_LINK)}
+    keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "pcie_degraded", "inforom_valid"}
     dynamic = {key for key in SERIES if key.startswith(("mig.", "link_"))}
     assert keys <= set(SERIES)
-    assert set(SERIES) - dynamic - keys == {"ecc_at.corrected.cbu"}  # the block has no corrected count
+    assert set(SERIES) - dynamic - keys == {"ecc_at.corrected.cbu", "ecc_ever.corrected.cbu"}  # it corrects nothing
     assert set(FEATURES.values()) <= keys
 
 
@@ -187,9 +191,15 @@ def test_field_ids_are_nvmls() -> None:
         183: "PCIE_COUNT_LANE_ERROR",
         188: "POWER_MAX_LIMIT", 194: "TEMPERATURE_SLOWDOWN_TLIMIT",
         138: "NVLINK_THROUGHPUT_DATA_TX", 139: "NVLINK_THROUGHPUT_DATA_RX", 144: "REMAPPED_PENDING",
+        18: "ECC_SBE_AGG_L1", 28: "ECC_DBE_AGG_CBU", 23: "ECC_DBE_AGG_DEV",
+        170: "C2C_LINK_COUNT", 171: "C2C_LINK_GET_STATUS", 172: "C2C_LINK_GET_MAX_BW", 231: "C2C_LINK_ERROR_INTR",
+        233: "C2C_LINK_ERROR_REPLAY_B2B", 197: "PCIE_COUNT_TX_BYTES", 198: "PCIE_COUNT_RX_BYTES",
+        269: "CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN", 270: "CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN",
+        271: "CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN",
         145: "REMAPPED_FAILURE", 185: "POWER_AVERAGE", 190: "POWER_CURRENT_LIMIT", 230: "GET_GPU_RECOVERY_ACTION",
     }  # fmt: skip
-    ids = {field.id for field in (*FIELDS, *LAZY_FIELDS)}
+    known = (*FIELDS, *LAZY_FIELDS, *LIFETIME_ECC, *COUNTERS, *throttle_fields((615, 71)), ChipLinks.COUNT)
+    ids = {field.id for field in (*known, *ChipLinks.OF_A_LINK)}
     for number, name in names.items():
         assert getattr(pynvml, f"NVML_FI_DEV_{name}") == number
         assert number in ids
