@@ -100,6 +100,8 @@ class Run:
             return
         if record.step is not None:
             self._take_step(record, record.step, at)
+        elif record.total_steps is not None:
+            self._take_total(record.total_steps)
         for name in record.damaged:  # what was known before the damage no longer stands
             self.values.pop(name, None)
         if record.loss is not None or "loss" in record.damaged:
@@ -132,9 +134,12 @@ class Run:
             self._undated = at is None
             if at is not None:
                 self._date(at)
-        if record.total_steps is not None:
-            self.total = record.total_steps
-        self.ended = self.steps_planned is not None and step >= self.steps_planned > 0
+        self._take_total(record.total_steps)
+
+    def _take_total(self, total: int | None) -> None:
+        if total is not None:
+            self.total = total or None
+        self.ended = self.steps_planned is not None and self.step is not None and self.step >= self.steps_planned > 0
 
     def _forget(self) -> None:
         """Another run of the same job: counters go on, facts do not."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from datetime import tzinfo
 from typing import Final
 
@@ -19,20 +20,28 @@ from agent.base.trainlog import text
 from agent.base.trainlog.deepspeed import DeepSpeed
 from agent.base.trainlog.huggingface import HuggingFace
 from agent.base.trainlog.jsonlines import JsonLines
+from agent.base.trainlog.litgpt import LitGpt
 from agent.base.trainlog.llmc import LlmC
 from agent.base.trainlog.megatron import Megatron
 from agent.base.trainlog.mllog import MlLog
 from agent.base.trainlog.nanogpt import NanoGpt
+from agent.base.trainlog.nanotron import Nanotron
 from agent.base.trainlog.nemo import Nemo, NemoBar
+from agent.base.trainlog.pairs import Pairs
 from agent.base.trainlog.parser import NEVER, Parser
 from agent.base.trainlog.progress import Progress
 from agent.base.trainlog.torchtitan import TorchTitan
+from agent.base.trainlog.torchtune import TorchTune
+from agent.base.trainlog.verl import Verl
 
 __all__ = ["AUTO", "FORMATS", "Auto", "Parser", "Progress", "detect", "open_format"]
 
 FORMATS: Final[dict[str, type[Parser]]] = {
     kind.name: kind
-    for kind in (Megatron, Nemo, NemoBar, TorchTitan, MlLog, NanoGpt, LlmC, JsonLines, HuggingFace, DeepSpeed)
+    for kind in (
+        *(Megatron, Nanotron, Nemo, NemoBar, TorchTitan, TorchTune, MlLog, NanoGpt, LlmC, LitGpt, JsonLines),
+        *(HuggingFace, DeepSpeed, Verl, Pairs),
+    )
 }
 """Every format by name; the earlier one is preferred where two read a log equally well."""
 
@@ -82,8 +91,10 @@ class Auto(Parser):
         best = max(self._told, key=lambda parser: self._told[parser])
         if self._told[best] == 0:
             return next(iter(given.values()))
-        self.chosen = best
         record = given.get(best)
+        if record is not None and self.chosen not in (None, best) and record.total_steps is None:
+            record = replace(record, total_steps=0)  # the total that the other format read was something else
+        self.chosen = best
         if record is not None and record.step is not None:
             self._steps += 1
             self.settled = self._steps >= SETTLED_AFTER

@@ -9,7 +9,7 @@ from agent.base.trainlog.reading import Reading
 from agent.base.trainlog.text import interval
 
 BAR = re.compile(
-    r"\d{1,3}%\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+)\s*"
+    r"(?:\d{1,3}%)?\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+|\?)\s*"
     r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*), +(?P<rate>[^\]\[]*?)(?P<unit>it/s|s/it)(?P<rest>[^\]\[]*)\]",
     re.A,
 )
@@ -17,11 +17,11 @@ BAR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One drawing of a bar: `title` is the text before it, `rest` what follows the rate."""
+    """One drawing of a bar: `title` is the text before it, `rest` what follows the rate; `total` may be unknown."""
 
     title: str
     step: int
-    total: int
+    total: int | None
     elapsed: float | None
     step_seconds: float | None
     rest: str
@@ -45,7 +45,7 @@ def read(line: str) -> Bar | None:
     return Bar(
         title=before.rpartition("]")[2].strip(" :") if before.endswith(":") else "",
         step=int(last["step"]),
-        total=int(last["total"]),
+        total=int(last["total"]) if last["total"] != "?" else None,
         elapsed=elapsed,
         step_seconds=seconds,
         rest=last["rest"],

@@ -8,6 +8,7 @@ bar between whose drawings losses appear, or the first bar without a title.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from agent.base.trainlog import bars
 from agent.base.trainlog.parser import Parser
@@ -17,13 +18,18 @@ from agent.base.trainlog.text import integer, interval
 
 _DICTIONARY = re.compile(r"\{'[^{}]*(\}|$)")
 _ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^'{}]*?)(?=\s*(?:,\s*'|\}|,?$))")
+_WRAPPED = re.compile(r"\b(?:np\.|numpy\.)?(?:float\d*|tensor)\(([^(),]*)(?:,[^()]*)?\)")
+"""A value as Python shows numpy's and PyTorch's scalars: `np.float64(0.5)`, `tensor(0.5, device='cuda:0')`."""
+
+_TOKENS_GPU = ("tokens_per_second_per_gpu", "tokens/train_per_sec_per_gpu")
+"""Axolotl's names, old and new."""
 
 
 class HuggingFace(Parser):
     name = "huggingface"
     summary = "Hugging Face Trainer, TRL, Axolotl, ms-swift console"
     claims = re.compile(r"\d%\|[^|]*\|\s*\d+/\d+\s*\[|\{(?=')[^{}]*'(?:loss|eval_loss|train_runtime)':")
-    heeds = re.compile(r"Total optimization steps = ([\d,]+)")
+    heeds = re.compile(r"Total (?:optimization )?steps = ([\d,]+)")
     resumes = re.compile(r"Continuing training from global step|Continuing training from checkpoint")
 
     _total: int | None = None
@@ -49,12 +55,12 @@ class HuggingFace(Parser):
         return True
 
     def parse(self, line: str) -> Progress | None:
-        bar = bars.read(line)
-        if bar is not None and not bar.title and bar.total == self._total:
+        bar, dictionary = bars.read(line), _dictionary(line)
+        beside_loss = dictionary is not None and not self._certain and "'loss'" in dictionary[0]
+        if bar is not None and not bar.title and (bar.total == self._total or beside_loss):
             self._bar = bar
-        dictionary = _dictionary(line)
         if dictionary:
-            named = {key: value.strip() for key, value in _ITEM.findall(dictionary[0])}
+            named = {key: value.strip() for key, value in _ITEM.findall(_WRAPPED.sub(r"\1", dictionary[0]))}
             cut = not dictionary[1]
             if cut and named:
                 named[next(reversed(named))] = ""
@@ -62,18 +68,13 @@ class HuggingFace(Parser):
             values.spoil(*[CUT] * cut)
             if "train_runtime" in named:
                 return Progress(elapsed=values.number("elapsed", "train_runtime"), ended=True, damaged=values.damaged)
-            return self._values(named, values)
-        if bar is None:
-            return None
-        return Progress(
-            step=bar.step,
-            total_steps=bar.total,
-            elapsed=bar.elapsed,
-            step_seconds=bar.step_seconds,
-            damaged=bar.damaged,
-        )
+            record = self._values(named, values)
+            if bar is not None and bar is self._bar:
+                return _joined(record, bar)
+            return record if record != Progress() else None
+        return _of_bar(bar) if bar is not None else None
 
-    def _values(self, named: dict[str, str], values: Reading) -> Progress | None:
+    def _values(self, named: dict[str, str], values: Reading) -> Progress:
         loss = values.number("loss", "loss")
         if loss is not None and self._bar is not None and not self._certain:
             self._total, self._certain = self._bar.total, True
@@ -90,6 +91,7 @@ class HuggingFace(Parser):
             grad_norm=values.number("grad_norm", "grad_norm"),
             learning_rate=values.number("learning_rate", "learning_rate"),
             epoch=values.number("epoch", "epoch"),
+            tokens_per_second_gpu=values.number("tokens_per_second_gpu", *_TOKENS_GPU),
             consumed_tokens=values.number("consumed_tokens", "num_tokens", "num_input_tokens_seen"),
             damaged=values.damaged,
         )
@@ -111,6 +113,29 @@ class HuggingFace(Parser):
     @staticmethod
     def _finished(last: int, record: Progress) -> bool:
         return last == record.total_steps
+
+
+def _of_bar(bar: bars.Bar) -> Progress:
+    return Progress(
+        step=bar.step,
+        total_steps=bar.total,
+        elapsed=bar.elapsed,
+        step_seconds=bar.step_seconds,
+        damaged=bar.damaged,
+    )
+
+
+def _joined(record: Progress, bar: bars.Bar) -> Progress:
+    """A dictionary that was written behind the bar on one line: the step is the bar's."""
+    drawn = _of_bar(bar)
+    return replace(
+        record,
+        step=drawn.step if record.step is None else record.step,
+        total_steps=drawn.total_steps,
+        elapsed=drawn.elapsed if record.elapsed is None else record.elapsed,
+        step_seconds=drawn.step_seconds,
+        damaged=record.damaged | drawn.damaged,
+    )
 
 
 def _dictionary(line: str) -> re.Match[str] | None:

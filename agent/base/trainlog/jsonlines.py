@@ -17,7 +17,7 @@ from agent.base.trainlog.reading import NOTHING
 from agent.base.trainlog.text import interval, number, parse_json, stamp, whole
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "step": ("step", "global_step", "current_steps", "iteration", "iter"),
+    "step": ("step", "global_step", "current_steps", "iteration", "iter", "num_updates"),
     "total_steps": ("total_steps", "max_steps", "steps_planned", "train_iters"),
     "time": ("time", "timestamp", "ts", "wall_time"),
     "elapsed": ("elapsed", "elapsed_seconds", "elapsed_time", "train_time"),

@@ -1,4 +1,4 @@
-"""llm.c's console and main.log, and scripts that print alike.
+"""llm.c's console and main.log, and scripts that print alike (build-nanogpt, nanochat).
 
 Console: `step    1/19560 | loss 11.010252 (+nanz)| norm 15.1374 (+nanz)| lr 8.57e-07 | 4688.25 ms | ...`,
 counted from 1. main.log: `s:250 tel:6.46` (validation), `s:250 trl:6.48 lr:0.0006 norm:0.31`, counted from 0.
@@ -12,7 +12,7 @@ from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import CUT, Progress
 from agent.base.trainlog.reading import Reading
 
-_CONSOLE = re.compile(r".*step\s+(\d+)(?:/(\d+))?\s*\|(?=.{0,300}\bloss\b)(.*)", re.A)
+_CONSOLE = re.compile(r".*step\s+(\d+)(?:/(\d+))?\s*(\([\d.]+%\)\s*)?\|(?=.{0,300}\bloss\b)(.*)", re.A)
 _MAIN = re.compile(r".*s:(\d+) (?=t[er]l:)(.*)", re.A)
 _PAIR = re.compile(r"(\w+):(\S*)")
 _CELL = re.compile(r"\||, ")
@@ -21,9 +21,9 @@ _WORDS = r"(?:\s*\(.*|\s+[A-Za-z]{2}.*)?"
 _PARTS = {
     "loss": re.compile(r"(?:train )?loss:? *(.*?)" + _WORDS),
     "grad_norm": re.compile(r"(?:grad )?norm:? *(.*?)" + _WORDS),
-    "learning_rate": re.compile(r"lr:? *(.*?)" + _WORDS),
+    "learning_rate": re.compile(r"lr\b:? *(.*?)" + _WORDS),
     "step_seconds": re.compile(r"(?:dt:? *)?(.*?) ?ms"),
-    "mfu": re.compile(r"(.*)% .* MFU"),
+    "mfu": re.compile(r"(?:(.*)% .* MFU|(?:bf16_)?mfu: (.*?)%?)"),
     "tokens_per_second": re.compile(r"(?:(.*?) ?tok/s|tok/sec:? *(.*))"),
 }
 
@@ -31,7 +31,9 @@ _PARTS = {
 class LlmC(Parser):
     name = "llm.c"
     summary = "llm.c console and main.log"
-    claims = re.compile(r"\bstep\s+\d+(?:/\d+)?\s*\|.{0,300}\bloss\b|^s:\d+ t[er]l:")
+    claims = re.compile(
+        r"^(?!.*\biter +\d+ step ).*\bstep\s+\d+(?:/\d+)?\s*(?:\([\d.]+%\)\s*)?\|.{0,300}\bloss\b|^s:\d+ t[er]l:"
+    )
     resumes = re.compile(r"^Resuming from ")
 
     def parse(self, line: str) -> Progress | None:
@@ -59,15 +61,15 @@ class LlmC(Parser):
         )
 
     def _console(self, found: re.Match[str]) -> Progress | None:
-        named = _cells(found[3])
+        named = _cells(found[4])
         cut = self.ends_early("console", list(named))
         if cut:
             named[next(reversed(named), CUT)] = ""
         values = Reading(named)
         values.spoil(*[CUT] * cut)
         milliseconds, percent = values.number("step_seconds", "step_seconds"), values.number("mfu", "mfu")
-        # Scripts without a total (build-nanogpt) number their steps from 0.
-        step = int(found[1]) + (0 if found[2] else 1)
+        # Steps are numbered from 0 by scripts without a total (build-nanogpt), and by nanochat, which tells the share.
+        step = int(found[1]) + (0 if found[2] and not found[3] else 1)
         return Progress(
             step=step,
             total_steps=int(found[2]) if found[2] else None,

@@ -1,6 +1,7 @@
 """NeMo 2 (`Training epoch 0, iteration 120/149 | ...`) and NeMo 1 (a tqdm bar with the values in its tail).
 
-NeMo counts from 0: iteration 149/149 is the 150th step of 150.
+NeMo counts from 0: iteration 149/149 is the 150th step of 150. Lightning's bar, which NeMo 1 has, counts the batches of
+an epoch; only NeMo writes the step of the run (`global_step`) beside it, and only then the bar's total is the run's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from agent.base.trainlog.text import fields
 
 _ITERATION = re.compile(r".*Training epoch (\d+), iteration (\d+)/(\d+)\s*\|(.*)", re.A)
 _STEP_SECONDS = "train_step_timing in s"
+_EPOCH = re.compile(r"\bEpoch (\d+):")
 
 
 class Nemo(Parser):
@@ -45,12 +47,18 @@ class Nemo(Parser):
 class NemoBar(Parser):
     name = "nemo1"
     summary = "NeMo 1, Lightning progress bar"
-    claims = re.compile(r"\bEpoch \d+:.{0,200}\d%\|")
+    claims = re.compile(r"\bEpoch \d+:.{0,200}\|\s*\d+/(?:\d+|\?) \[")
     resumes = Nemo.resumes
+
+    _epoch = 0
+    _before = 0
+    """Batches of the epochs before this one, where the bar knows no total."""
+    _batch = 0
 
     def parse(self, line: str) -> Progress | None:
         bar = bars.read(line)
-        if bar is None:
+        epoch = _EPOCH.search(line)
+        if bar is None or epoch is None:
             return None
         values = Reading(
             {
@@ -63,12 +71,24 @@ class NemoBar(Parser):
         counted = values.integer("step", "global_step")
         if "step" in values.damaged:
             return None
-        step = bar.step if counted is None else counted + 1
-        record = _record(values, step, bar.total if abs(step - bar.step) <= 1 else None)
+        if counted is None:
+            record = _record(values, self._batches(int(epoch[1]), bar), None)
+        else:
+            record = _record(values, counted + 1, bar.total if abs(counted + 1 - bar.step) <= 1 else None)
         seconds = record.step_seconds
         if seconds is None and "step_seconds" not in record.damaged:
             seconds = bar.step_seconds
         return replace(record, elapsed=bar.elapsed, step_seconds=seconds)
+
+    def _batches(self, epoch: int, bar: bars.Bar) -> int:
+        """Batches since the run's beginning: the bar starts anew with every epoch."""
+        if bar.total is not None:
+            return epoch * bar.total + bar.step
+        if epoch != self._epoch:
+            self._before = self._before + self._batch if epoch > self._epoch else 0
+            self._epoch = epoch
+        self._batch = bar.step
+        return self._before + bar.step
 
 
 def _record(values: Reading, step: int, total: int | None) -> Progress:
@@ -77,8 +97,8 @@ def _record(values: Reading, step: int, total: int | None) -> Progress:
         step=step,
         total_steps=total,
         step_seconds=values.number("step_seconds", _STEP_SECONDS),
-        loss=values.number("loss", "reduced_train_loss", "loss"),
-        validation_loss=values.number("validation_loss", "val_loss"),
+        loss=values.number("loss", "reduced_train_loss", "train_loss_step", "train_loss", "train/loss", "loss"),
+        validation_loss=values.number("validation_loss", "val_loss", "val/loss"),
         grad_norm=values.number("grad_norm", "grad_norm"),
         learning_rate=values.number("learning_rate", "lr"),
         flops_gpu=teraflops * 1e12 if teraflops is not None else None,

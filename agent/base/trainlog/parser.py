@@ -21,8 +21,9 @@ _OVER = re.compile(
     r"|srun: (?:error: .*(?:Exited with exit code|Killed|Terminated)|Job step aborted)"
     r"|torch\.distributed\.elastic\.multiprocessing\.errors\.ChildFailedError"
     r"|\bexits with return code = -?\d"
+    r"|`Trainer\.fit` stopped: `max_\w+=\S+ reached"
 )
-"""Launchers' words for the end of a job, whatever its format; a step after them means that it was started again."""
+"""Words of launchers and of Lightning for the end of a job, whatever its format; steps after them are a new start."""
 
 
 class Parser(ABC):

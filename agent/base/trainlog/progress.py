@@ -22,6 +22,7 @@ class Progress:
 
     step: int | None = None
     total_steps: int | None = None
+    """0 takes back what was said before: the log was in another format after all, and this one names no total."""
     time: float | None = None
     elapsed: float | None = None
     step_seconds: float | None = None

@@ -1,6 +1,6 @@
 """torchtitan: `step: 200  loss:  6.1384  memory: 49.66GiB(52.28%)  tps: 5,856  tflops: 339.16  mfu: 34.29%`.
 
-`tps` is of one GPU. The total stands in the line that announces the training, if anywhere.
+`tps` (`wps` in 2024) is of one GPU. The total stands in the line that announces the training, if anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from agent.base.trainlog.reading import Reading
 
 _STEP = re.compile(r".*step:\s*(\d+)\s+(.*\bloss:.*)", re.A)
 _PAIR = re.compile(r"([a-z_]\w*):\s*((?![a-z_]\w*:)\S*)")
-_READ = frozenset({"loss", "grad_norm", "lr", "tps", "tflops"})
+_READ = frozenset({"loss", "grad_norm", "lr", "wps", "tps", "tflops"})
+_VALIDATION = re.compile(r".*\bvalidate step:\s*(\d+)\s+loss:\s*(\S+)\s", re.A)
 
 
 class TorchTitan(Parser):
@@ -36,6 +37,10 @@ class TorchTitan(Parser):
         )
 
     def parse(self, line: str) -> Progress | None:
+        if found := _VALIDATION.match(line):
+            values = Reading()
+            loss = values.take("validation_loss", found[2])
+            return Progress(step=int(found[1]), validation_loss=loss, damaged=values.damaged)
         found = _STEP.match(line)
         if not found:
             return None
@@ -55,7 +60,7 @@ class TorchTitan(Parser):
             loss=values.number("loss", "loss"),
             grad_norm=values.number("grad_norm", "grad_norm"),
             learning_rate=values.number("learning_rate", "lr"),
-            tokens_per_second_gpu=values.number("tokens_per_second_gpu", "tps"),
+            tokens_per_second_gpu=values.number("tokens_per_second_gpu", "tps", "wps"),
             flops_gpu=teraflops * 1e12 if teraflops is not None else None,
             mfu=percent / 100 if percent is not None else None,
             batch_size=self._batch,

@@ -60,6 +60,15 @@ MLLOG = (
     ':::MLLOG {"time_ms": 1721026805975, "key": "tracked_stats", "value": {"train_loss": 1.925, "throughput": 30.5},'
     ' "metadata": {"lineno": 161, "step": 3072, "lr": 3.5e-6}}'
 )
+NANOTRON = (
+    "iteration: 10 / 1200 | consumed_tokens: 10.5M | elapsed_time_per_iteration_ms: 4.71K | tokens_per_sec: 2.94M |"
+    " global_batch_size: 512 | lm_loss: 10.3 | lr: 0.00015 | model_tflops_per_gpu: 412.5 | grad_norm: 5.36"
+)
+TUNE_BAR = "1|10|Loss: 1.5873: 10%|█         | 10/100 [00:12<01:48,  1.21s/it]"
+TUNE_LOG = "Step 10 | loss:1.5873 lr:2e-05 tokens_per_second_per_gpu:1234.5 grad_norm:0.41"
+LITGPT = "Epoch 1 | iter 128 step 24 | loss train: 10.967, val: 9.123 | iter time: 421.22 ms (step)"
+VERL = "step:12 - actor/grad_norm:0.51 - actor/lr:1e-06 - timing_s/step:48.70 - perf/throughput:3283.42"
+PAIRS = "[2026-01-02 03:04:05] Step 10/1000 | Loss: 2.31 | LR: 1e-4 | step time: 350.5ms | Tokens/s: 51200.5"
 VALIDATION = " validation loss at iteration 100 | lm loss value: 7.487306E+00 | lm loss PPL: 1.785E+03 |"
 TIMERS = "time (ms) | forward-compute: 310.50 | backward-params-all-reduce: 120.25 | optimizer: 40.75"
 
@@ -85,8 +94,14 @@ LINES = [
     ("huggingface", SWIFT),
     ("json", JSON),
     ("mllog", MLLOG),
+    ("nanotron", NANOTRON),
+    ("torchtune", TUNE_BAR),
+    ("torchtune", TUNE_LOG),
+    ("litgpt", LITGPT),
+    ("verl", VERL),
+    ("pairs", PAIRS),
 ]
-OPEN_ENDED = {TIMERS, PIPELINE, SHARES, NEMO, LLMC_MAIN, BUILD_NANOGPT, EVALUATION}
+OPEN_ENDED = {TIMERS, PIPELINE, SHARES, NEMO, LLMC_MAIN, BUILD_NANOGPT, EVALUATION, NANOTRON, TUNE_LOG, VERL, PAIRS}
 """Lines that end in a bare number: of one cut off inside that number nobody can say so."""
 BAD = ("banana", "", "1.2E", "1.0.5E+00", "1.", "1,2", "--3", "12x", "0x1F", "1e+", "1.5#2", "٣", "1_0")
 
@@ -150,6 +165,23 @@ NUMBERS = [
     ("mllog", MLLOG, "1.925", "loss"),
     ("mllog", MLLOG, "30.5", "samples_per_second"),
     ("mllog", MLLOG, "3.5e-6", "learning_rate"),
+    ("nanotron", NANOTRON, "10.3", "loss"),
+    ("nanotron", NANOTRON, "10.5M", "consumed_tokens"),
+    ("nanotron", NANOTRON, "4.71K", "step_seconds"),
+    ("nanotron", NANOTRON, "412.5", "flops_gpu"),
+    ("torchtune", TUNE_BAR, "1.5873", "loss"),
+    ("torchtune", TUNE_BAR, "1.21", "step_seconds"),
+    ("torchtune", TUNE_LOG, "1.5873", "loss"),
+    ("torchtune", TUNE_LOG, "1234.5", "tokens_per_second_gpu"),
+    ("litgpt", LITGPT, "10.967", "loss"),
+    ("litgpt", LITGPT, "9.123", "validation_loss"),
+    ("verl", VERL, "0.51", "grad_norm"),
+    ("verl", VERL, "48.70", "step_seconds"),
+    ("verl", VERL, "3283.42", "tokens_per_second_gpu"),
+    ("pairs", PAIRS, "2.31", "loss"),
+    ("pairs", PAIRS, "1e-4", "learning_rate"),
+    ("pairs", PAIRS, "350.5ms", "step_seconds"),
+    ("pairs", PAIRS, "51200.5", "tokens_per_second"),
 ]
 NAMES = [field.name for field in fields(Progress) if field.name not in ("damaged", "time", "restart")]
 

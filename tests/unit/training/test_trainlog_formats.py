@@ -51,6 +51,18 @@ LINES = {
     "mllog": MLLOG,
     "llm.c": LLMC,
     "nanogpt": SPEED_RUN,
+    "nanotron": (
+        "12/20/2024 01:50:11 [INFO|DP=0|PP=0|TP=0|ip-26-0-160-225]: iteration: 10 / 1200 | consumed_tokens: 10.5M |"
+        " elapsed_time_per_iteration_ms: 4.71K | tokens_per_sec: 2.94M | tokens_per_sec_per_gpu: 45.9K |"
+        " global_batch_size: 512 | lm_loss: 10.3 | lr: 0.00015 | model_tflops_per_gpu: 412 | grad_norm: 5.36"
+    ),
+    "torchtune": "1|10|Loss: 1.5873: 10%|█         | 10/100 [00:12<01:48,  1.21s/it]",
+    "litgpt": "Epoch 1 | iter 128 step 4 | loss train: 10.967, val: n/a | iter time: 421.22 ms (step)",
+    "verl": (
+        "step:12 - actor/pg_loss:-0.01 - actor/grad_norm:0.5 - actor/lr:1e-06 - perf/mfu/actor:np.float64(0.31)"
+        " - timing_s/step:48.70 - perf/throughput:3283.42"
+    ),
+    "pairs": "[2026-01-02 03:04:05] INFO train.py:12: Step 10/1000 | Loss: 2.31 | LR: 1e-4 | 51,200 tok/s | MFU: 41.2%",
     "huggingface": " 12%|█▎        | 2/16 [02:00<13:54, 59.61s/it]",
     "json": '{"current_steps": 10, "total_steps": 100, "loss": 1.25, "lr": 1e-4, "elapsed_time": "0:01:12"}',
 }

@@ -1,0 +1,47 @@
+"""verl (reinforcement learning): `step:12 - actor/pg_loss:-0.01 - timing_s/step:48.7 - perf/throughput:3283.4 - ...`.
+
+There is no loss to follow; `perf/throughput` is tokens a second of one GPU, prompts included.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.base.trainlog.parser import Parser
+from agent.base.trainlog.progress import CUT, Progress
+from agent.base.trainlog.reading import Reading
+
+_STEP = re.compile(r"step:(\d+) - ", re.A)
+_WRAPPED = re.compile(r"np\.\w+\((.*)\)")
+
+
+class Verl(Parser):
+    name = "verl"
+    summary = "verl console"
+    claims = re.compile(r"\bstep:\d+ - [\w/@.-]+:")
+    resumes = re.compile(r"Resuming from (?:checkpoint|\S*global_step_\d+)")
+
+    def parse(self, line: str) -> Progress | None:
+        steps = set(_STEP.findall(line))
+        if len(steps) != 1:  # two: of another writer's line, which was cut off, the beginning stands before this one
+            return None
+        named = {
+            key: _WRAPPED.sub(r"\1", value)
+            for key, colon, value in (part.partition(":") for part in line.split(" - "))
+            if colon
+        }
+        cut = self.ends_early("step", list(named))
+        if cut and named:
+            named[next(reversed(named))] = ""
+        values = Reading(named)
+        values.spoil(*[CUT] * cut)
+        return Progress(
+            step=int(steps.pop()),
+            step_seconds=values.number("step_seconds", "timing_s/step", "perf/time_per_step"),
+            grad_norm=values.number("grad_norm", "actor/grad_norm"),
+            learning_rate=values.number("learning_rate", "actor/lr"),
+            epoch=values.number("epoch", "training/epoch"),
+            tokens_per_second_gpu=values.number("tokens_per_second_gpu", "perf/throughput"),
+            mfu=values.number("mfu", "perf/mfu/actor"),
+            damaged=values.damaged,
+        )
