@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "verify",
         help="compare a checkpoint with its manifest",
         description="Compare a checkpoint with its manifest: the gate before a resume.",
-        epilog="exit codes: 0 good, 1 corrupt or incomplete (the files are named), 3 there is no manifest",
+        epilog="exit codes: 0 good, 1 corrupt or incomplete (the files are named), 3 there is no manifest and nothing "
+        "shows that is wrong",
     )
     verify.add_argument(
         "path", metavar="PATH", type=Path, help="the checkpoint: a folder, or a file with a sum beside it"
@@ -58,7 +59,7 @@ def _say(text: str) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from agent.checkpoint import manifest, verify
+    from agent.checkpoint import manifest, shards, verify
     from agent.checkpoint.progress import Progress
 
     path: Path = args.path
@@ -66,6 +67,10 @@ def _verify(args: argparse.Namespace) -> int:
         raise ConfigError(f"{path}: no such file or folder")
     listed = args.manifest or manifest.locate(path)
     if listed is None:
+        if fault := shards.fault(path):  # no manifest is needed to see that
+            _say(f"{path}: {fault}")
+            _answer(args.output, {"path": str(path), "verdict": "bad", "findings": [{"detail": fault}]}, "")
+            return int(Exit.BAD)
         names = ", ".join((manifest.JSON_NAME, *manifest.SUMS))
         _answer(args.output, {"path": str(path), "verdict": "no manifest"}, "")
         raise CannotTell(f"{path}: has no manifest ({names}): whether it is whole cannot be told")

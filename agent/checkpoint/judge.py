@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from agent.checkpoint import layout, manifest, markers, verify
+from agent.checkpoint import layout, manifest, markers, shards, verify
 from agent.checkpoint.layout import Candidate
 
 MOST = 64
@@ -113,6 +113,8 @@ class Judge:
                 reason = str(findings[0])
         elif by_manifest:
             reason = "has no manifest, though others here have one"
+        elif fault := shards.fault(one.path):
+            reason = fault
         elif sign := markers.marker(one, tracked):
             return self._complete(one, sign, None, tree, tree.size, now)
         else:
