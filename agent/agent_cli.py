@@ -13,10 +13,11 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from agent import health_cli, maintenance
+from agent import gpu_cli, health_cli, maintenance
 from agent.base.config import parse_duration
 from agent.base.errors import Exit, VigilError
 from agent.base.exposition import OPENMETRICS, TEXT
+from agent.base.window import Window
 
 if TYPE_CHECKING:
     from agent.settings import AgentConfig
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.set_defaults(run=_check)
 
     health_cli.configure(verbs)
+    gpu_cli.configure(verbs)
 
     flag = verbs.add_parser("maintenance", help="keep this node's pages quiet for a while")
     states = flag.add_subparsers(dest="state", metavar="STATE", required=True)
@@ -188,7 +190,7 @@ def _maintenance_status(args: argparse.Namespace) -> int:
     return _say_window(window, args.output)
 
 
-def _say_window(window: maintenance.Maintenance | None, output: str) -> int:
+def _say_window(window: Window | None, output: str) -> int:
     left = window.until - time.time() if window is not None else 0.0
     if output == "json":
         print(json.dumps({"active": left > 0, **(asdict(window) if window is not None else {})}))

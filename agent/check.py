@@ -96,7 +96,9 @@ def _driver(page: Page) -> Iterator[Finding]:
             text = f"{who}: {point.labels.get('call', 'a call')} has not returned for {point.value:.0f} s"
             yield Finding(Level.CRIT, "driver", text)
     up = page.one(gpu.DRIVER_UP)
-    if up == 0:
+    if page.one(gpu.DRIVER_RELEASED) == 1:
+        yield Finding(Level.UNKNOWN, "driver", "let go on request; gpuvigil agent gpu take ends that")
+    elif up == 0:
         yield Finding(Level.CRIT, "driver", "NVML is not there or does not answer")
     elif up is None:
         yield Finding(Level.UNKNOWN, "driver", "nothing is known of the GPU driver")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import http.client
 import json
-import os
 import time
 import urllib.request
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from agent.base.errors import CannotTell, Exit, VigilError
+from agent.base.window import user
 
 if TYPE_CHECKING:
     from agent.settings import AgentConfig
@@ -126,7 +125,7 @@ def _settle(args: argparse.Namespace) -> int:
 
     config = _config(args)
     uuid = "" if args.node else _uuid(fetch(config), args.gpu)
-    entry = Settled(uuid, time.time(), _user(), args.why.strip())
+    entry = Settled(uuid, time.time(), user(), args.why.strip())
     if not entry.why:
         problem = VigilError("set-healthy needs a reason: --why 'replaced the cable'")
         problem.code = Exit.USAGE
@@ -159,7 +158,7 @@ def _baseline_write(args: argparse.Namespace) -> int:
     if not inventory["gpus"]:
         raise CannotTell("no GPU answers now: an inventory without GPUs is not signed off")
     backend = "simulator" if document["simulated"] else "nvml"
-    if not write(config.state_dir, Baseline(time.time(), _user(), backend, inventory)):
+    if not write(config.state_dir, Baseline(time.time(), user(), backend, inventory)):
         raise VigilError(f"{config.state_dir}/{NAME}: cannot be written; run this as the agent's user or root")
     if args.output == "json":
         print(json.dumps(inventory, indent=2))
@@ -192,10 +191,3 @@ def _baseline_diff(args: argparse.Namespace) -> int:
             print(each)
         print(f"{len(found)} differences from what {signed.by} signed off on {_utc(signed.written)}")
     return int(Exit.BAD if found else Exit.GOOD)
-
-
-def _user() -> str:
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

@@ -18,12 +18,13 @@ from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
-from agent.gpu import bus, client, codes
-from agent.gpu.client import View
+from agent.gpu import bus, codes, release
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED, GpuNode
 from agent.gpu.pci import scan
 from agent.gpu.series import FEATURES, SERIES
+from agent.gpu.view import Settings as ClientSettings
+from agent.gpu.view import View
 
 FIRST_WAIT_S: Final = 5.0
 SCAN_EVERY_S: Final = 60.0
@@ -57,7 +58,7 @@ class Gpu:
     def __init__(self, settings: GpuSettings, context: Context) -> None:
         self._settings = settings
         self._node = GpuNode(
-            client.Settings(
+            ClientSettings(
                 library=settings.library,
                 interval=settings.interval,
                 retry_lost=settings.retry_lost,
@@ -71,6 +72,7 @@ class Gpu:
         )
         context.shared[SHARED] = self._node
         self._context = context
+        self._answered: bool | None = None
         self._on_bus: list[str] | None = None
         self._scanned = -SCAN_EVERY_S
         self._layout: tuple[int, list[Slot]] = (-1, [])
@@ -83,14 +85,20 @@ class Gpu:
         self._node.close()
 
     def collect(self) -> Iterable[Sample]:
+        problem = self._obey()
         view = self._node.refresh()
-        if view.up is None and not view.stuck:
+        if view.up is None and not view.stuck and not view.released:
             return  # the child has not spoken yet
         synthetic, inventory = self._node.label, self._node.inventory
         if view.up and view.described is None and not (inventory and inventory.known) and not view.stuck:
             return  # still enumerating for the first time: nothing is missing yet
         expected = self._node.expected = self._expected(inventory)
-        yield m.DRIVER_UP.sample(bool(view.up), synthetic)
+        if view.released != self._answered:
+            self._answered = view.released
+            release.answer(self._context.state_dir, view.released)
+        yield m.DRIVER_RELEASED.sample(view.released, synthetic)
+        if not view.released:
+            yield m.DRIVER_UP.sample(bool(view.up), synthetic)
         yield m.CHILD_RESTARTS.sample(view.restarts, synthetic)
         if view.synthetic is not None:
             yield own.SIMULATED.sample(view.synthetic)
@@ -104,9 +112,24 @@ class Gpu:
             yield from self._existence(view, view.described, inventory)
             yield from self._values(view, view.described, inventory)
             yield from self._processes(inventory)
-        if not view.up and (expected or view.stuck):
+        if problem:
+            raise PartialFailure("release", problem)
+        if not view.up and not view.released and (expected or view.stuck):
             reason = "driver_hung" if view.stuck else codes.name(view.code) if view.code else "child_ended"
             raise PartialFailure(reason, f"NVML does not answer: {reason}")
+
+    def _obey(self) -> str:
+        """Let go of the driver or take it up, as people asked; says what is wrong with the file in which they did."""
+        try:
+            window = release.RELEASE.read(self._context.state_dir)
+        except (ValueError, OSError) as error:
+            return str(error)
+        self._node.release = window if window is not None and window.until > time.time() else None
+        if self._node.release is not None:
+            self._node.client.release()
+        else:
+            self._node.client.take()
+        return ""
 
     def _expected(self, inventory: Inventory | None) -> int | None:
         """Configured, else counted on the PCI bus (the simulator's GPUs are on none), else the most seen."""

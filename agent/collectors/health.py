@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +19,10 @@ from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
 from agent.base.drillfile import boot_id
 from agent.gpu import codes
-from agent.gpu.client import View
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED as GPU
 from agent.gpu.node import GpuNode, wait_for_backend
+from agent.gpu.view import View
 from agent.health import baseline, document
 from agent.health.engine import Engine
 from agent.health.evidence import Minute, Slots
@@ -68,7 +69,7 @@ class Health:
         if not isinstance(node, GpuNode) or not node.settled:
             return
         view, now = node.client.view(), time.time()
-        if view.up is None and not view.stuck:
+        if view.up is None and not view.stuck and not view.released:
             return  # the child has not spoken yet
         if node.synthetic is not None and node.synthetic != self._synthetic:
             self._restore(node.synthetic)
@@ -205,6 +206,8 @@ def _judge_driver(view: View, node: GpuNode) -> Verdict:
     if nowhere:
         reason = f"{nowhere[0].call} has not returned for {nowhere[0].seconds():.0f} s"
         return Verdict("driver", State.UNHEALTHY, reason, "RESTART_BM")
+    if view.released:
+        return Verdict("driver", State.UNKNOWN, _let_go(node))
     if view.up is None:
         return Verdict("driver", State.UNKNOWN, "the driver has not been asked yet")
     if not view.up:
@@ -215,3 +218,10 @@ def _judge_driver(view: View, node: GpuNode) -> Verdict:
         state = State.UNHEALTHY if view.code else State.UNKNOWN
         return Verdict("driver", state, f"NVML does not answer: {reason}", action.get(view.code, ""))
     return Verdict("driver", State.HEALTHY)
+
+
+def _let_go(node: GpuNode) -> str:
+    if node.release is None:
+        return "the driver was let go on request"
+    until = datetime.fromtimestamp(node.release.until, timezone.utc).strftime("%H:%M:%S UTC")
+    return f"let go until {until} by {node.release.by}: {node.release.why}"

@@ -16,13 +16,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from agent.gpu import codes, wire
 from agent.gpu.process import ChildProcess
 from agent.gpu.readings import CALLS, EVENT_WAIT_S, OPENING
+from agent.gpu.view import Process, Settings, Stuck, View
 
 LOG = logging.getLogger("gpuvigil.gpu")
 
@@ -35,87 +36,6 @@ HEALTHY_S: Final = 60.0
 XIDS_KEPT: Final = 10_000
 LAYOUTS_KEPT: Final = 16
 """Descriptions kept to read the frames of the last minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the child is run.
-
-    Attributes:
-        library: path of libnvidia-ml, or None for what the dynamic linker finds.
-        interval: seconds between sweeps.
-        retry_lost: seconds between two looks at the enumeration, which finds lost GPUs again.
-        call_deadline: seconds after which a driver call counts as stuck.
-        open_deadline: the same for calls that may initialise a GPU.
-        per_link: give every NVLink its own readings, too.
-        lifetime_ecc: give ECC errors of the board's whole life by location, too.
-    """
-
-    library: str | None = None
-    interval: float = 1.0
-    retry_lost: float = 30.0
-    call_deadline: float = 10.0
-    open_deadline: float = 60.0
-    per_link: bool = False
-    lifetime_ecc: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stuck:
-    """A driver call that does not return: `uuid` is empty where it is about no GPU."""
-
-    uuid: str
-    index: int | None
-    call: str
-    since_ns: int
-
-    def seconds(self) -> float:
-        return (time.monotonic_ns() - self.since_ns) / 1e9
-
-
-class Process(NamedTuple):
-    """A compute process: GPU memory in bytes, SM utilisation (0 to 1), MIG instance; None where there is none."""
-
-    pid: int
-    memory: int | None
-    sm: float | None
-    instance: int | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """What is known now.
-
-    Attributes:
-        up: NVML is initialised and answers; None before the first word from a child.
-        code: NVML's code where it is not up.
-        synthetic: the library is the simulator; None before one was loaded.
-        versions: driver, nvml, cuda; empty texts where unknown.
-        described: the last enumeration (message DESCRIBE), None before the first of this driver.
-        fresh: a sweep ended recently enough to speak of the present.
-        frame: that sweep, None where it is not fresh or not yet described.
-        stuck: driver calls past their deadline, and GPUs left out because of one.
-        restarts: children started after the first.
-    """
-
-    up: bool | None = None
-    code: int = 0
-    synthetic: bool | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    described: dict[str, Any] | None = None
-    fresh: bool = False
-    frame: wire.Frame | None = None
-    stuck: tuple[Stuck, ...] = ()
-    restarts: int = 0
-
-    def readings(self) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-        """Each GPU that answers now, as described, with its readings by key; those without a value left out."""
-        if self.described is None or self.frame is None:
-            return
-        values = iter(self.frame.values)
-        for gpu in self.described["gpus"]:
-            found = dict(zip(gpu["keys"], values, strict=False))
-            yield gpu, {key: value for key, value in found.items() if key and value == value}
 
 
 @dataclass
@@ -158,6 +78,7 @@ class Client:
         self._starts = 0
         self._selector = selectors.DefaultSelector()
         self._closing = threading.Event()
+        self._released = threading.Event()
         self._spoken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu-client", daemon=True)
 
@@ -171,6 +92,14 @@ class Client:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def release(self) -> None:
+        """Let go of the driver, soon; `View.released` says when no process of ours holds it any more."""
+        self._released.set()
+
+    def take(self) -> None:
+        """Take the driver up again, whichever is loaded then."""
+        self._released.clear()
 
     def view(self) -> View:
         """The present state; the frame is there only while it is fresh."""
@@ -241,6 +170,13 @@ class Client:
 
     def _turn(self) -> None:
         self._reap()
+        if self._released.is_set():
+            self._let_go()
+            return
+        if self._view.released:
+            LOG.info("NVML is taken up again")
+            self._change(released=False)
+            self._start_at, self._pause = 0.0, BACKOFF_S[0]
         if self._main is None and self._may_start() and time.monotonic() >= self._start_at:
             self._start_main()
         self._start_probe()
@@ -252,6 +188,20 @@ class Client:
         for child in (self._main, self._probe):
             if child is not None:
                 self._watch(child)
+
+    def _let_go(self) -> None:
+        """End the children and start none; suspects are forgotten, because another driver may come."""
+        for child in (self._main, self._probe):
+            if child is not None:
+                self._end(child)
+        self._main = self._probe = None
+        self._values = b""
+        if not self._dying and not self._view.released:
+            LOG.info("NVML is let go on request")
+            self._suspects.clear()
+            self._change(up=None, code=0, described=None, stuck=(), released=True)
+            self._spoken.set()
+        self._closing.wait(POLL_S)
 
     def _unkillable(self) -> int:
         now = time.monotonic()

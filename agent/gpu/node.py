@@ -12,9 +12,11 @@ from typing import Any, Final
 from agent.base import statefile
 from agent.base.collector import Context
 from agent.base.drillfile import boot_id
+from agent.base.window import Window
 from agent.gpu.accumulate import Accumulator
-from agent.gpu.client import Client, Settings, View
+from agent.gpu.client import Client
 from agent.gpu.inventory import Inventory, path_of
+from agent.gpu.view import Settings, View
 
 SAVE_EVERY_S: Final = 60.0
 FROM_ZERO_AT_BOOT: Final = (
@@ -64,6 +66,8 @@ class GpuNode:
         self.synthetic: bool | None = None
         self.expected: int | None = None
         """GPUs the node should have, as far as somebody knows; set by the gpu collector."""
+        self.release: Window | None = None
+        """Until when the driver is let go, why and by whom; None while it is not. Set by the gpu collector."""
         self.lent_features: frozenset[tuple[str, str]] = frozenset()
         """(uuid, feature) that another source gives although NVML does not."""
         self.client = Client(settings, self._known)

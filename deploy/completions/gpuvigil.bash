@@ -1,7 +1,7 @@
 _gpuvigil_words() {
   case "$1" in
     '') echo '--help --version -h agent alerts central chaos checkpoint completion config dashboards detect doctor metrics' ;;
-    agent) echo '--help -h baseline check health maintenance once run' ;;
+    agent) echo '--help -h baseline check gpu health maintenance once run' ;;
     'agent run') echo '--config --help --strict -h' ;;
     'agent once') echo '--config --format --help --strict -h' ;;
     'agent check') echo '--config --fail-on --help --nagios --once --url -h -o' ;;
@@ -10,6 +10,9 @@ _gpuvigil_words() {
     'agent baseline') echo '--help -h diff write' ;;
     'agent baseline write') echo '--config --help -h -o' ;;
     'agent baseline diff') echo '--config --help -h -o' ;;
+    'agent gpu') echo '--help -h release take' ;;
+    'agent gpu release') echo '--config --for --help --why -h -o' ;;
+    'agent gpu take') echo '--config --help -h -o' ;;
     'agent maintenance') echo '--help -h off on status' ;;
     'agent maintenance on') echo '--config --for --help --why -h -o' ;;
     'agent maintenance off') echo '--config --help -h -o' ;;
@@ -79,6 +82,8 @@ _gpuvigil_values() {
     'agent health set-healthy -o') echo 'text json' ;;
     'agent baseline write -o') echo 'text json' ;;
     'agent baseline diff -o') echo 'text json' ;;
+    'agent gpu release -o') echo 'text json' ;;
+    'agent gpu take -o') echo 'text json' ;;
     'agent maintenance on -o') echo 'text json' ;;
     'agent maintenance off -o') echo 'text json' ;;
     'agent maintenance status -o') echo 'text json' ;;
