@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.base.catalogue import Metric, gpu, node
+from agent.base.catalogue import Metric, gpu, health, node
 from agent.base.catalogue import self as own
 from agent.base.hardfaults import XID_ACTIONS
 
@@ -28,6 +28,9 @@ _RECOVERY = (
     "bus reset",
     "system reboot",
 )
+
+_IN_WORDS = ("driver", "inventory", "presence", "recovery")
+"""Components whose trouble is found on the page itself, and told better than by a verdict's state."""
 
 
 class Level(IntEnum):
@@ -73,7 +76,11 @@ class Page:
 def judge(page: Page, now: float | None = None) -> list[Finding]:
     """Everything that speaks against this node, the worst first."""
     when = time.time() if now is None else now
-    found = [*_freshness(page, when), *_driver(page), *_gpus(page), *_xids(page, when), *_agent(page, when)]
+    gpus = list(_gpus(page))
+    judged = any(point.labels.get("component") == "xid" for point in page.all(health.STATE))
+    xids = () if judged else _xids(page, when)  # a verdict knows what was cured, and what somebody settled
+    verdicts = _verdicts(page, {finding.what for finding in gpus})
+    found = [*_freshness(page, when), *_driver(page), *gpus, *xids, *verdicts, *_agent(page, when)]
     return sorted(found, key=lambda finding: -finding.level)
 
 
@@ -122,6 +129,17 @@ def _gpus(page: Page) -> Iterator[Finding]:
         (gpu.RETIRED_PAGES_PENDING, Level.WARN, "a page retirement waits for a reset"),
     ):
         yield from (Finding(level, _gpu(point), text) for point in page.all(metric) if point.value)
+
+
+def _verdicts(page: Page, told: set[str]) -> Iterator[Finding]:
+    """Verdicts of the agent; of components whose trouble the page tells in words, those not `told` already."""
+    levels = {"unhealthy": Level.CRIT, "degraded": Level.WARN}
+    for point in page.all(health.VERDICT):
+        component, state = point.labels["component"], point.labels["state"]
+        who = _gpu(point) if "gpu" in point.labels else "node"
+        if state in levels and component not in _IN_WORDS and not (component == "memory" and who in told):
+            action = point.labels.get("action", "")
+            yield Finding(levels[state], who, f"{component} is {state}" + (f", action {action}" if action else ""))
 
 
 def _xids(page: Page, now: float) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from agent import doctor
-from agent.base.catalogue import gpu, node
+from agent.base.catalogue import gpu, health, node
 from agent.base.catalogue import self as own
 from agent.base.exposition import TEXT, render
 from agent.check import Level, Page, judge, worst
@@ -74,6 +74,51 @@ def test_old_or_harmless_xids_are_no_finding():
     assert found(*old)[0] == Level.NOTE
     ignored = [gpu.XID_LAST.sample(NOW - 5, *GPU, "43"), gpu.XID_CODES.sample(1, *GPU, "43", "IGNORE")]
     assert found(*ignored)[0] == Level.NOTE
+
+
+def test_verdicts_decide_where_there_are_some():
+    """What somebody declared healthy, a cured Xid or an application's is no finding, however young."""
+    xids = [
+        *(gpu.XID_LAST.sample(NOW - 60, *GPU, code) for code in ("48", "31")),
+        gpu.XID_CODES.sample(1, *GPU, "48", "RESET_GPU"),
+        gpu.XID_CODES.sample(1, *GPU, "31", "RESTART_APP"),
+    ]
+    assert found(*xids)[0] == Level.CRIT
+    assert found(*xids, health.STATE.sample(0, "xid", *GPU)) == (Level.NOTE, [])
+    bad = health.VERDICT.sample(1, "xid", *GPU, "unhealthy", "RESET_GPU")
+    assert found(*xids, health.STATE.sample(2, "xid", *GPU), bad) == (
+        Level.CRIT,
+        ["GPU 0: xid is unhealthy, action RESET_GPU"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("component", "who", "state", "action", "level", "words"),
+    [
+        ("nvlink", GPU, "unhealthy", "WORKFLOW_NVLINK", Level.CRIT, "nvlink is unhealthy, action WORKFLOW_NVLINK"),
+        ("thermal", GPU, "degraded", "CHECK_COOLING", Level.WARN, "GPU 0: thermal is degraded, action CHECK_COOLING"),
+        ("baseline", ("", "", "true"), "degraded", "CHECK_INVENTORY", Level.WARN, "baseline is degraded"),
+        ("power", GPU, "degraded", "", Level.WARN, "GPU 0: power is degraded"),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_a_finding(component, who, state, action, level, words):
+    seen, (text,) = found(health.VERDICT.sample(1, component, *who, state, action))
+    assert seen == level
+    assert words in text
+
+
+def test_what_is_told_in_words_is_not_told_twice():
+    lost = [gpu.UP.sample(0, *GPU), health.VERDICT.sample(1, "presence", *GPU, "unhealthy", "RESTART_BM")]
+    assert found(*lost)[1] == ["GPU 0: is lost (GPU-1)"]
+    pending = [gpu.ROW_REMAP_PENDING.sample(1, *GPU), health.VERDICT.sample(1, "memory", *GPU, "degraded", "RESET_GPU")]
+    assert found(*pending)[1] == ["GPU 0: a row remapping waits for a GPU reset"]
+
+
+def test_a_driver_let_go_on_request_is_unknown():
+    assert found(gpu.DRIVER_RELEASED.sample(1, "true"), driver=None) == (
+        Level.UNKNOWN,
+        ["driver: let go on request; gpuvigil agent gpu take ends that"],
+    )
 
 
 def test_a_strange_page_is_unknown_never_good():
