@@ -122,9 +122,11 @@ class Client:
         with self._lock:
             bodies, layouts = list(self._minute), self._layouts
         frames = [wire.unpack_values(body) for body in bodies]
-        since = time.time() - 60
+        since = time.monotonic_ns() - 60 * 10**9
         return [
-            (layouts[frame.generation], frame) for frame in frames if frame.generation in layouts and frame.wall > since
+            (layouts[frame.generation], frame)
+            for frame in frames
+            if frame.generation in layouts and frame.at_ns > since
         ]
 
     def take_xids(self) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ class Engine:
         self._memory: dict[Key, _Memory] = {}
         self._unknown_since: dict[Key, float] = {}
         self._settled: dict[str, Settled] = {}
+        self._settled_at: dict[str, float] = {}
         self._marks: dict[str, dict[str, float]] = {}
 
     @property
@@ -66,7 +67,7 @@ class Engine:
             known = self._settled.get(entry.uuid)
             if known is not None and known.at >= entry.at:
                 continue
-            self._settled[entry.uuid] = entry
+            self._settled[entry.uuid], self._settled_at[entry.uuid] = entry, entry.at
             for uuid, fact in facts.items():
                 if entry.uuid in ("", uuid):
                     self._marks[uuid] = {key: fact.get(key) for key in COUNTERS if fact.has(key)}
@@ -88,6 +89,8 @@ class Engine:
             minute: the last minute's sweeps.
             now: Unix time.
         """
+        for uuid, at in self._settled_at.items():
+            self._settled_at[uuid] = min(at, now)  # the clock was set back since: what comes now is later
         by_gpu: dict[str, list[Event]] = {}
         for event in events:
             by_gpu.setdefault(event.uuid, []).append(event)
@@ -103,7 +106,7 @@ class Engine:
         return [self._remember(verdict, by_gpu.get(verdict.uuid, []), minute, now) for verdict in verdicts]
 
     def _xids(self, uuid: str, gpu: str, remaps: bool, by_gpu: Mapping[str, list[Event]], now: float) -> Verdict:
-        settled = max((self._settled[key].at for key in ("", uuid) if key in self._settled), default=0.0)
+        settled = max(self._settled_at.get(key, 0.0) for key in ("", uuid))
         found = judge_xids(by_gpu.get(uuid, ()), now, self._boot_id, settled, remaps)
         return Verdict("xid", found.state, found.reason, found.action, uuid, gpu)
 
@@ -130,6 +133,7 @@ class Engine:
                 for (component, uuid), memory in self._memory.items()
             ],
             "settled": [[entry.uuid, entry.at, entry.by, entry.why] for entry in self._settled.values()],
+            "settled_at": self._settled_at,
             "marks": self._marks,
         }
 
@@ -146,6 +150,8 @@ class Engine:
                 engine._memory[component, uuid] = _Memory(State(state), str(action), float(since), dict(evidence))
             for uuid, at, by, why in stored.get("settled", ()):
                 engine._settled[str(uuid)] = Settled(str(uuid), float(at), str(by), str(why))
+            engine._settled_at = {uuid: entry.at for uuid, entry in engine._settled.items()}
+            engine._settled_at.update({str(uuid): float(at) for uuid, at in stored.get("settled_at", {}).items()})
             engine._marks = {
                 str(uuid): {str(key): float(value) for key, value in marks.items()}
                 for uuid, marks in stored.get("marks", {}).items()

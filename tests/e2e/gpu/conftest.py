@@ -17,8 +17,8 @@ from agent.collectors.gpu import Gpu, GpuSettings
 from agent.collectors.health import Health, HealthSettings
 from agent.collectors.xid import XidCollector, XidSettings
 from agent.intake import Intake
-from chaos.simulator.build import build
-from chaos.simulator.world import World
+from chaos.simulator.build import LIBRARY, build
+from chaos.simulator.world import OVERLAY_VARIABLE, REAL_VARIABLE, STATE_VARIABLE, World
 
 FAST = {"interval": "200ms", "retry_lost": "500ms", "call_deadline": "1s", "open_deadline": "3s"}
 PATIENCE = 30.0
@@ -114,6 +114,48 @@ MakeNode = Callable[..., Node]
 @pytest.fixture(scope="session", autouse=True)
 def catalogue() -> None:
     load_all()
+
+
+def disguised(folder: Path) -> Path:
+    """A copy of the simulator without its mark, which nobody can tell from a driver's library."""
+    folder.mkdir()
+    library = folder / LIBRARY
+    library.write_bytes((build() / LIBRARY).read_bytes().replace(b"\0gpuvigil_sim\0", b"\0gpuvigil_not\0"))
+    return library
+
+
+class OverlaidNode(Node):
+    """The agent on the overlay, on a "driver" whose GPUs are real for all it can see; `sys` is its PCI bus."""
+
+    def __init__(self, folder: Path, real: World, overlay: World) -> None:
+        self.real, self.sys = real, folder / "sys"
+        for gpu in real.gpus:
+            place = self.bus(gpu.index)
+            place.mkdir(parents=True)
+            (place / "vendor").write_text("0x10de\n")
+            (place / "class").write_text("0x030200\n")
+        super().__init__(folder, overlay, sys=str(self.sys))
+
+    def bus(self, gpu: int) -> Path:
+        return self.sys / "bus/pci/devices" / self.real.gpus[gpu].bus_id.lower()
+
+
+@pytest.fixture
+def overlaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OverlaidNode]:
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("the simulator is built from C and no compiler is here")
+    library = disguised(tmp_path / "real")
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "real.state"))
+    real = World.create(tmp_path / "real.state", gpus=2)
+    overlay = World.create_overlay(tmp_path / "overlay.state", library)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(build("overlay", real=library)))
+    monkeypatch.setenv(REAL_VARIABLE, str(library))
+    monkeypatch.setenv(OVERLAY_VARIABLE, str(tmp_path / "overlay.state"))
+    node = OverlaidNode(tmp_path, real, overlay)
+    yield node
+    node.stop()
+    overlay.close()
+    real.close()
 
 
 @pytest.fixture

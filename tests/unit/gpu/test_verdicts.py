@@ -229,6 +229,24 @@ def test_set_healthy_settles_counts_but_not_conditions() -> None:
     assert judged(engine, facts(ecc__uncorrected__volatile=3, remap_pending=1))["memory"].state is State.DEGRADED
 
 
+def test_a_clock_set_back_after_set_healthy_hides_nothing() -> None:
+    """Declared healthy while the clock was an hour ahead: what happens now is later all the same."""
+    engine = Engine("boot3")
+    engine.settle([Settled(UUID, NOW + 3600, "me", "replaced")], {})
+    assert judged(engine, facts(), now=NOW)["xid"].state is State.HEALTHY
+    new = event(79, -5)  # five seconds from NOW
+    assert judged(engine, facts(), new, now=NOW + 10)["xid"].state is State.UNHEALTHY
+    again = Engine.restore(json.loads(json.dumps(engine.dump())), "boot3")
+    again.settle(engine.settled, {})  # the file that people write still says the hour ahead
+    assert judged(again, facts(), new, now=NOW + 20)["xid"].state is State.UNHEALTHY
+
+
+def test_what_was_not_recorded_at_sign_off_is_no_difference() -> None:
+    gpu = {"pci": "0000:1a:00", "model": "H100"}
+    was = {"driver": "580", "gpus": {"a": gpu}}
+    assert list(compare(was, {"driver": "580", "gpus": {"a": {**gpu, "inforom": "G520.0200.00.05"}}})) == []
+
+
 def test_xids_of_a_gpu_nobody_ever_saw_are_judged() -> None:
     engine = Engine("boot3")
     stranger = replace(event(79), uuid="PCI-0000:99:00")
