@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from agent import __version__
+from agent.base import statefile
 from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
@@ -128,6 +129,7 @@ class Runner:
         yield own.TICK_TIME.sample(self._wall())
         yield own.RELOAD_OK.sample(self.reload_good and (self.security is None or self.security.good))
         yield own.RELOAD_TIME.sample(self.reload_time)
+        yield own.STATE_WRITABLE.sample(statefile.writable())
         yield own.CPU_SECONDS.sample(self._usage[1])
         yield own.RSS.sample(self._usage[2])
         if self.server is not None:

@@ -15,6 +15,11 @@ _refused: set[Path] = set()
 """Files that could not be written the last time: a disk that stays full is told once."""
 
 
+def writable() -> bool:
+    """Whether every file could be written the last time it was to be."""
+    return not _refused
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """The mapping in the file; empty where there is none or where it is damaged, which is logged.
 

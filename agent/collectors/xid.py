@@ -35,6 +35,7 @@ from agent.health.xid_lines import SxidLine, UuidLine, XidLine, continues, parse
 LOG = logging.getLogger("gpuvigil.xid")
 
 RECORDS_A_RUN: Final = 20_000
+RECORDS_AT_ONCE: Final = 500
 PATIENCE_S: Final = 10.0
 """How long to wait for the child to say whether it reads a driver or the simulator."""
 SAVE_CURSOR_EVERY_S: Final = 30.0
@@ -93,11 +94,9 @@ class XidCollector:
         for event in node.client.take_xids() if node else ():
             self._ledger.from_driver(event, bool(self._synthetic))
         try:
-            records = self._log.read(RECORDS_A_RUN)
+            self._read(self._log)
         except OSError as error:
-            records, failure = [], _explain(self._settings.kmsg, error)
-        for record in records:
-            self._line(record)
+            failure = _explain(self._settings.kmsg, error)
         self._ledger.settle(now)
         if self._counted() != before or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
@@ -105,6 +104,14 @@ class XidCollector:
         yield from self._samples()
         if failure is not None:
             raise failure
+
+    def _read(self, log: Log) -> None:
+        """Take in what is new, a little at a time: a flood must not become memory."""
+        left = RECORDS_A_RUN
+        while left > 0 and (records := log.read(min(left, RECORDS_AT_ONCE))):
+            left -= len(records)
+            for record in records:
+                self._line(record)
 
     def _counted(self) -> int:
         return sum(self._ledger.actions.values()) + sum(self._kinds.values()) + sum(self._switches.values())

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 RECORD_MAX: Final = 16384
 """A read shorter than the record would skip it (EINVAL)."""
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 16
 _HEAD = re.compile(r"(\d+),(\d+),(-?\d+),[^;]*;")
 _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
 _STEP_S: Final = 3600.0

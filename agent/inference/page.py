@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 LINE_LIMIT = 65536
 """Longest line kept, in bytes; a longer one is an error and is skipped."""
-SAMPLE_LIMIT = 20000
-"""Most samples kept of one page; the rest of the page counts as cut off."""
+SAMPLE_LIMIT = 5000
+"""Most samples kept of one page, about 1 kB each; the rest of the page counts as cut off. A page of eight engines with
+all their histograms has 2,000; whatever lets it grow beyond is a fault whose cost must not be the agent's."""
 
 _NAME = re.compile(rb"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)")
 _LABEL = re.compile(rb'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,|(?=\}))')

@@ -46,6 +46,9 @@ RELOAD_TIME = Metric(
 )
 CPU_SECONDS = Metric("gpuvigil_agent_cpu_seconds", "counter", "CPU time of the agent, child included.", "seconds")
 RSS = Metric("gpuvigil_agent_resident_memory_bytes", "gauge", "Resident memory, child included.", "bytes")
+STATE_WRITABLE = Metric(
+    "gpuvigil_agent_state_writable", "gauge", "1 if what outlives a restart could be written the last time."
+)
 HTTP_REQUESTS = Metric(
     "gpuvigil_agent_http_requests", "counter", "Requests answered, by path and status.", labels=("path", "code")
 )

@@ -9,6 +9,7 @@ from agent.base.catalogue import Sample
 from agent.base.collector import Context, PartialFailure
 from agent.collectors import xid
 from agent.collectors.xid import XidCollector, XidSettings
+from agent.health.kmsg import Record
 from agent.intake import Intake
 
 
@@ -74,3 +75,24 @@ def test_a_damaged_state_is_a_failure_once(collector: XidCollector, tmp_path: Pa
         list(collector.collect())
     write(tmp_path / "kmsg", "NVRM: Xid (PCI:0000:41:00): 31, MMU Fault")
     assert sum(value for name, value in page(collector).items() if name.startswith("gpuvigil_gpu_xid_events")) == 1
+
+
+def test_a_flood_is_taken_in_a_little_at_a_time(collector: XidCollector, tmp_path: Path) -> None:
+    """All of it in one list would be memory that the process keeps."""
+    with (tmp_path / "kmsg").open("a") as file:
+        file.writelines(f"6,{n},{n},-;usb 1-1: device {n} is gone\n" for n in range(xid.RECORDS_A_RUN + 5000))
+    page(collector)
+    log, pieces = collector._log, []
+    assert log is not None
+    assert log.records < xid.RECORDS_A_RUN + 2000, "the rest comes with the next run"
+    read = log.read
+
+    def watched(most: int) -> list[Record]:
+        found = read(most)
+        pieces.append(len(found))
+        return found
+
+    log.read = watched  # type: ignore[method-assign]
+    page(collector)
+    assert log.records == xid.RECORDS_A_RUN + 5000
+    assert max(pieces) < 4000
