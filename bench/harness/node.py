@@ -59,12 +59,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the agent's own process holds (resident memory in MB, threads, open files), and its children in number."""
+    """What the agent's own process holds (resident memory in MB, threads, open files), and its children."""
 
     rss: float
     threads: int
     fds: int
     children: int
+    children_rss: float = 0.0
 
 
 class Node:
@@ -232,16 +233,28 @@ class Node:
     def usage(self) -> Usage:
         assert self.process is not None
         own = Path(f"/proc/{self.process.pid}")
-        rss = int((own / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        children = 0
+        children: list[str] = []
         for task in own.glob("task/*/children"):
             with contextlib.suppress(OSError):  # the thread has ended
-                children += len(task.read_text().split())
-        return Usage(rss, len(os.listdir(own / "task")), len(os.listdir(own / "fd")), children)
+                children += task.read_text().split()
+        return Usage(
+            rss=_resident(own),
+            threads=len(os.listdir(own / "task")),
+            fds=len(os.listdir(own / "fd")),
+            children=len(children),
+            children_rss=sum(_resident(Path("/proc", pid)) for pid in children),
+        )
 
     def state_bytes(self) -> int:
         """Size of all that it keeps on disk, its log left out."""
         return sum(file.stat().st_size for file in self.state.rglob("*") if file.is_file() and file != self.log)
+
+
+def _resident(process: Path) -> float:
+    """Resident memory in MB; 0 where it has ended."""
+    with contextlib.suppress(OSError, IndexError):
+        return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return 0.0
 
 
 def free_port() -> int:
