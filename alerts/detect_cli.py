@@ -116,16 +116,13 @@ def _eta(args: argparse.Namespace) -> int:
 
 
 def _loss(args: argparse.Namespace) -> int:
-    from agent.base.trainlog import open_format
     from alerts.detect.loss import LossWatch, Signal
+    from alerts.detect.records import read
 
-    parser, watch, told = open_format(args.format), LossWatch(), False
+    watch, told = LossWatch(), False
     before: set[Signal] = set()
     step, seen = 0, 0
-    for line in _lines(args.log):
-        record = parser.feed(line)
-        if record is None:
-            continue
+    for record in read(_lines(args.log), args.format):
         step = record.step if record.step is not None else step
         if record.loss is None and not record.nonfinite:
             continue

@@ -2,15 +2,17 @@
 
 Work is steps, or steps weighted by a known schedule. The pace is the mean time per unit of work over the recent
 records, where one beyond 1.5 medians counts as the median, so that a checkpoint or an evaluation does not move it;
-what that leaves out is averaged over the whole run and added as stall. Step cost often grows like the logarithm of
-the step (attention windows and sequences that lengthen), so a slope on ln(work) is fitted and damped by its own
-uncertainty. Time lost to restarts and pauses counts in the finish, which is wall time, but not in the pace.
+what that leaves out is averaged over the whole run and added as stall. What the pace will do is `alerts.detect.pace`.
+Time lost to restarts and pauses counts in the finish, which is wall time, but not in the pace.
 
-Plain extrapolations are off by 6 % to 8 % at a tenth of such runs, a straight line by 15 % the other way.
+The interval has three parts: what no record can tell yet (more upwards, for runs get dearer far more often than
+cheaper), the noise of the pace, and what forecasts made earlier in this very run have missed by. A change of the cost
+of steps that nobody announced cannot be seen before it comes; after the first the interval allows for another.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +21,7 @@ from statistics import NormalDist
 import numpy as np
 
 from alerts.detect.bands import Array
+from alerts.detect.pace import Block, Interruptions, damped_slope, drift, steady
 
 SETTLED = 8
 """Records before anything is estimated."""
@@ -26,25 +29,25 @@ RECENT = 12
 FEW = 3
 RECENT_SHARE = 0.02
 """The pace is that of the last `RECENT` records, or of this share of the work if that is more."""
-CUT = 1.5
-"""Medians beyond which a record holds an interruption."""
 BLOCK = 12
 BLOCK_SHARE = 0.005
 """Records of a block, or its share of the work if that is more."""
-SHIFT = 0.08
-"""A change of the pace between neighbouring blocks beyond this share starts the slope afresh."""
-SHIFT_BLOCKS = 6
 WARM_UP = 0.02
 """Share of the work that the slope leaves out at the beginning."""
-DAMPING = 4.0
-"""The slope counts by t^2 / (t^2 + DAMPING), t = slope / standard error."""
-MOST_DRIFT = 0.25
 PAUSE = 10.0
 PAUSE_SECONDS = 1800.0
 """A gap beyond both this and `PAUSE` expected intervals is a pause."""
-MODEL_ERROR = 0.05
-"""Standard error of the remaining time, as a share, that no record tells: what the job has not shown yet."""
+DEARER = 0.07
+CHEAPER = 0.01
+"""What a run that has shown nothing yet may cost more, or less, than it seems, at the ends of the interval."""
+LEAST = 0.01
+"""The same of what is left of a run that has almost ended."""
+LOOK_BACK = (0.5, 0.75, 0.875)
+"""Shares of the work done whose forecasts are held against what has come since."""
+ANNOUNCED = 0.25
+"""Announced changes of the cost hold to about this share of the change: tokens of a step overrate it."""
 INTERVAL = 0.8
+_Z = NormalDist().inv_cdf(0.5 + INTERVAL / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,17 @@ class Schedule:
         for (begin, cost), (end, _) in zip(self.points, (*self.points[1:], (float("inf"), 0.0)), strict=True):
             done += cost * max(min(step, end) - begin, 0.0)
         return done
+
+    def cost(self, step: float) -> float:
+        """Cost of the step after `step`."""
+        return next((cost for begin, cost in reversed(self.points) if begin <= step), self.points[0][1])
+
+    def changes(self, step: float, total: float) -> float:
+        """Work from `step` to `total` that is there, or not there, because costs change on the way."""
+        now, changed = self.cost(step), 0.0
+        for (begin, cost), (end, _) in zip(self.points, (*self.points[1:], (float("inf"), 0.0)), strict=True):
+            changed += abs(cost - now) * max(min(total, end) - max(step, begin), 0.0)
+        return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +91,6 @@ class Eta:
     pace: float
     stall: float
     stalled: bool
-
-
-@dataclass(slots=True)
-class _Block:
-    """Neighbouring records: where they are, their steady time per work, what interrupted them, their work."""
-
-    at: float
-    pace: float
-    stall: float
-    work: float
 
 
 @dataclass(slots=True)
@@ -115,16 +119,21 @@ class Track:
     _phase: object = None
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=4096))
     _open: list[tuple[float, float, float]] = field(default_factory=list)
-    _blocks: list[_Block] = field(default_factory=list)
+    _blocks: list[Block] = field(default_factory=list)
     _first: int = 0
     """Block with which the present phase begins."""
-    _slope: float | None = None
-    """Damped slope of the pace on ln(work); None when a block has come since it was fitted."""
+    _gained: float = 0.0
+    _spent: float = 0.0
+    """Work made, and the seconds it took without pauses and what restarts lost."""
+    _interruptions: Interruptions = field(default_factory=Interruptions)
+    _fresh: int = 0
+    """Records since the cost of steps last changed, announced by the run or by the schedule."""
 
-    def begin(self, time: float) -> None:
-        """The run's clock starts at `time`; without this it starts at the first record."""
+    def begin(self, time: float, step: float = 0.0) -> None:
+        """The run's clock starts at `time`, with `step` steps made; without this it starts at the first record."""
         if self._start is None:
             self._start = self._time = self._clock = time
+            self._step = step
 
     def add(self, time: float, step: float, phase: object = None) -> None:
         """A record: `step` steps were made at `time`, in seconds on any clock that does not go back.
@@ -141,12 +150,13 @@ class Track:
         if gained < 0:
             self.restarts += 1
         if phase != self._phase and phase is not None and self._phase is not None:
-            self._close()
+            self._new_phase()
             self.phases += 1
             self.phase_records = 0
-            self._first = len(self._blocks)
         elif gained > 0 and spent >= 0 and not self._is_pause(spent, gained):
             self._take(spent / gained, gained)
+            if self.schedule.cost(step) != self.schedule.cost(self._step):
+                self._new_phase()
         if phase is not None:
             self._phase = phase
         self._clock = max(time, self._clock)
@@ -177,16 +187,20 @@ class Track:
             return Eta(self.elapsed, self.elapsed, self.elapsed, self._pace(whole)[0], 0.0, False)
         if self.records < SETTLED:
             return None
-        (pace, error), stall = self._pace(whole), self._stall()
+        (pace, error), stall = self._pace(whole), self._interruptions.stall
         interval = (pace + stall) * self._usual_work()
         quiet = max((now if now is not None else self._clock) - self._clock, 0.0)
-        to_come = left * (pace * (1.0 + self._drift(whole, pace)) + stall)
-        total = self.elapsed + max(quiet - interval, 0.0) + to_come
-        z = NormalDist().inv_cdf(0.5 + INTERVAL / 2)
-        spread = z * float(np.sqrt((MODEL_ERROR * to_come) ** 2 + left**2 * (error**2 + self._wander() ** 2)))
-        low = max(total - spread, self.elapsed + quiet)
+        cost = self._cost(pace, stall, whole)
+        total = self.elapsed + max(quiet - interval, 0.0) + left * cost
+        dearer, cheaper = self._missed()
+        sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._step, self.total)) ** 2
+        ahead = left / whole
+        one_more = _Z * self._interruptions.one_more(left)
+        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * (left * cost) ** 2 + one_more**2
+        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * (left * cost) ** 2
+        low, high = total - float(np.sqrt(down + sure)), total + float(np.sqrt(up + sure))
         stalled = quiet > max(PAUSE_SECONDS, PAUSE * interval)
-        return Eta(total, low, total + spread, pace, stall, stalled)
+        return Eta(total, min(max(low, self.elapsed + quiet), total), high, pace, stall, stalled)
 
     # --- what the records say -------------------------------------------------------------------------------
 
@@ -199,28 +213,40 @@ class Track:
     def _take(self, each: float, work: float) -> None:
         self.records += 1
         self.phase_records += 1
+        self._fresh += 1
+        self._gained += work
+        self._spent += each * work
         self._recent.append((each, work))
         self._open.append((each, work, self.schedule.work(self._step)))
         wanted = BLOCK_SHARE * self.schedule.work(self.total)
         if len(self._open) >= BLOCK and sum(part[1] for part in self._open) >= wanted:
             self._close()
 
+    def _new_phase(self) -> None:
+        self._close()
+        self._first = len(self._blocks)
+        self._fresh = 0
+
     def _close(self) -> None:
         if not self._open:
             return
         each, work, at = (np.array(column) for column in zip(*self._open, strict=True))
-        steady = _steady(each)
+        smooth = steady(each)
         whole = float(work.sum())
-        pace, stall = float(steady @ work) / whole, float((each - steady) @ work) / whole
-        self._blocks.append(_Block(float(at.mean()), pace, stall, whole))
+        end = float(at[-1] + work[-1])
+        if self._blocks:  # what the first steps cost (compilation, caches) does not come again
+            self._interruptions.add((each - smooth) * work, whole)
+        block = Block(float(at.mean()), end, self._gained, self._spent, float(smooth @ work) / whole)
+        block.stall = self._interruptions.stall
+        self._blocks.append(block)
         self._open.clear()
-        self._slope = None
+        block.slope = damped_slope(*self._present(self.schedule.work(self.total)))
 
     def _pace(self, whole: float) -> tuple[float, float]:
         """Seconds per work now, and the standard error of that."""
         wanted, work, taken = RECENT_SHARE * whole, 0.0, []
         # A new phase is judged by its own records as soon as it has a few.
-        fresh = self.phase_records if self.phase_records >= FEW else len(self._recent)
+        fresh = self._fresh if self._fresh >= FEW else len(self._recent)
         for each, gained in islice(reversed(self._recent), fresh):
             taken.append((each, gained))
             work += gained
@@ -229,68 +255,35 @@ class Track:
         if not taken:
             return 0.0, 0.0
         each, weight = np.array(taken).T
-        steady = _steady(each)
-        return float(np.average(steady, weights=weight)), float(steady.std() / np.sqrt(len(steady)))
+        smooth = steady(each)
+        return float(np.average(smooth, weights=weight)), float(smooth.std() / np.sqrt(len(smooth)))
 
     def _usual_work(self) -> float:
         return float(np.median([gained for _, gained in islice(reversed(self._recent), SETTLED)]))
-
-    def _stall(self) -> float:
-        blocks = self._blocks[1:]  # what the first steps cost (compilation, caches) does not come again
-        work = sum(block.work for block in blocks)
-        return sum(block.stall * block.work for block in blocks) / work if work else 0.0
 
     def _present(self, whole: float) -> tuple[Array, Array]:
         """Places and paces of the blocks of this phase, without the warm-up."""
         blocks = [block for block in self._blocks[self._first :] if block.at > WARM_UP * whole]
         return np.array([b.at for b in blocks]), np.array([b.pace for b in blocks])
 
-    def _drift(self, whole: float, pace: float) -> float:
-        """Mean of the pace to come relative to now, minus 1."""
-        if self._slope is None:
-            self._slope = _damped_slope(*self._present(whole))
+    def _cost(self, pace: float, stall: float, whole: float) -> float:
+        """Mean seconds per work from now to the end."""
         now = self.schedule.work(self._step)
-        if not self._slope or pace <= 0 or now >= whole:
-            return 0.0
-        # The mean of ln over now..whole, against where the pace was measured.
-        to_come = (whole * np.log(whole) - now * np.log(now)) / (whole - now) - 1.0
-        seen = np.log(max(now - RECENT_SHARE * whole / 2, now / 2))
-        return float(np.clip(self._slope * (to_come - seen) / pace, -MOST_DRIFT, MOST_DRIFT))
+        measured = max(now - RECENT_SHARE * whole / 2, now / 2)
+        slope = self._blocks[-1].slope if len(self._blocks) > self._first else 0.0
+        return pace * (1.0 + drift(slope, pace, measured, now, whole)) + stall
 
-    def _wander(self) -> float:
-        """How far the pace has moved so far, as the deviation of the blocks: so it may again."""
-        paces = np.array([block.pace for block in self._blocks[1:]])
-        return float(paces.std()) if len(paces) >= 4 else 0.0
-
-
-def _steady(each: Array) -> Array:
-    """Times per work without what interrupted them: beyond `CUT` medians the median stands instead."""
-    usual = np.median(each)
-    return np.asarray(np.where(each > CUT * usual, usual, each))
-
-
-def _damped_slope(at: Array, paces: Array) -> float:
-    """Slope of the pace on ln(work) since its last sudden change, drawn towards 0 by its own uncertainty."""
-    start = _after_last_shift(paces)
-    at, paces = at[start:], paces[start:]
-    if len(paces) < SHIFT_BLOCKS:
-        return 0.0
-    x = np.log(at) - np.log(at).mean()
-    spread = float(x @ x)
-    slope = float(x @ paces) / spread if spread > 0 else 0.0
-    if slope == 0.0:
-        return 0.0
-    rest = paces - paces.mean() - slope * x
-    # Neighbouring blocks are alike: twice the usual standard error.
-    error = 2.0 * float(np.sqrt(rest @ rest / max(len(x) - 2, 1) / spread))
-    return slope * slope**2 / (slope**2 + DAMPING * error**2)
-
-
-def _after_last_shift(paces: Array) -> int:
-    """Index of the first block after the last sudden change of the pace."""
-    if len(paces) < 2 * SHIFT_BLOCKS:
-        return 0
-    level = np.median(np.lib.stride_tricks.sliding_window_view(paces, SHIFT_BLOCKS), axis=1)
-    change = np.abs(level[SHIFT_BLOCKS:] / level[:-SHIFT_BLOCKS] - 1.0)
-    sudden = np.flatnonzero(change > SHIFT)
-    return int(sudden[-1]) + SHIFT_BLOCKS + 1 if len(sudden) else 0
+    def _missed(self) -> tuple[float, float]:
+        """By how much, as a share, forecasts made earlier in this run were too low and too high for what came since."""
+        now, known = self.schedule.work(self._step), self._blocks[self._first :]
+        low = high = 0.0
+        for share in LOOK_BACK:
+            place = bisect_left(known, share * self._gained, key=lambda block: block.gained)
+            if not 1 <= place < len(known) - 1:
+                continue
+            then = known[place]
+            change = drift(then.slope, then.pace, then.at, then.end, now)
+            foreseen = then.pace * (1.0 + change) + then.stall
+            missed = (self._spent - then.spent) / (self._gained - then.gained) / foreseen - 1.0
+            low, high = max(low, missed), max(high, -missed)
+        return low, high

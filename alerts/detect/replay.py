@@ -6,26 +6,19 @@ reset (programs reset it after warm-up); where there is none either, the sum of 
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.base.errors import CannotTell
-from agent.base.trainlog import Progress, open_format
+from agent.base.trainlog import Progress
 from alerts.detect.eta import Schedule, Track
 from alerts.detect.lateness import Judgement, Lateness
+from alerts.detect.records import read
 
-_STEP = ("step", "iteration", "global_step", "iter")
-_CLOCKS = {
-    "train_time_ms": 1e-3,
-    "elapsed_ms": 1e-3,
-    "time_ms": 1e-3,
-    "elapsed": 1.0,
-    "train_time": 1.0,
-    "seconds": 1.0,
-}
-_TOTAL = ("total_steps", "max_steps", "total_iterations", "steps_planned")
+Clock = Literal["time", "elapsed", "step_seconds"]
+CLOCKS: tuple[Clock, ...] = ("time", "elapsed", "step_seconds")
+"""The fields of a record that tell time; the earlier one is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,105 +48,85 @@ def replay(
         log_format: a format of `agent.base.trainlog`.
 
     Raises:
-        CannotTell: the log has no progress, no time or no total.
+        CannotTell: the log has no progress, no time or no total; nothing has been given before.
     """
-    records = _records(lines, log_format)
-    if not records:
-        raise CannotTell("no line of the log tells a step")
-    if total_steps is None and not any(record.total_steps for record in records):
-        raise CannotTell("the log does not say how many steps the run makes: give --total-steps")
-    clock = _Clock(records)
-    lateness = Lateness(plan)
-    track: Track | None = None
+    runs = [_Run(clock, plan, schedule or Schedule()) for clock in CLOCKS]
+    seen = 0
     total = total_steps
-    for record in records:
-        total = total_steps or record.total_steps or total
-        at, reset = clock.read(record)
-        if at is None or record.step is None or total is None:
+    waiting: list[Progress] = []
+    rank: int | None = None
+    given = False
+    for record in read(lines, log_format):
+        if record.step is None:
             continue
-        if track is None or reset:
-            track = Track(float(total), schedule or Schedule())
-            if clock.own:
-                track.begin(0.0)
-        track.total = float(total)
-        track.add(at, record.step, _phase(record))
-        yield Moment(track.elapsed, record.step, lateness.judge(track))
+        rank = record.rank if rank is None else rank
+        if record.rank != rank:  # every rank tells the same steps
+            continue
+        total = total_steps or record.total_steps or total
+        waiting.append(record)
+        if not total or total < 0:
+            continue
+        for each in waiting:
+            seen += 1
+            for run in runs:
+                run.add(each, float(total))
+            run = next((run for run in runs if 2 * run.told >= seen), runs[-1])
+            if run.moment is not None:
+                given = True
+                yield run.moment
+        waiting.clear()
+    if not given:
+        raise CannotTell(_why_not(seen, len(waiting)))
 
 
-class _Clock:
-    """Chooses one clock for the whole log and reads it."""
+def _why_not(seen: int, waiting: int) -> str:
+    if seen:
+        return "the log has neither wall stamps nor a clock of its own: nothing to measure time by"
+    if waiting:
+        return "the log does not say how many steps the run makes: give --total-steps"
+    return "no line of the log tells a step"
 
-    def __init__(self, records: list[Progress]) -> None:
-        self._kind = next((kind for kind in ("time", "elapsed", "step_seconds") if _told(records, kind)), "")
-        if not self._kind:
-            raise CannotTell("the log has neither wall stamps nor a clock of its own: nothing to measure time by")
-        self.own = self._kind != "time"
-        self._last: float | None = None
-        self._sum = 0.0
+
+class _Run:
+    """The run by one of the log's clocks."""
+
+    def __init__(self, clock: Clock, plan: float | None, schedule: Schedule) -> None:
+        self._clock, self._plan, self._schedule = clock, plan, schedule
+        self._track: Track | None = None
+        self._lateness = Lateness(plan)
+        self._last = 0.0
         self._step = 0
+        self.told = 0
+        """Records that carry this clock."""
+        self.moment: Moment | None = None
+        """What is expected at the last record; None if that does not carry this clock."""
 
-    def read(self, record: Progress) -> tuple[float | None, bool]:
-        """Seconds on the clock at a record (None: it tells no time), and whether the clock was reset before it."""
-        if self._kind == "step_seconds":
-            if record.step_seconds is None or record.step is None:
-                return None, False
-            made = record.step - self._step if record.step > self._step else 1
-            self._sum += record.step_seconds * made
-            self._step = record.step
-            return self._sum, False
-        at = record.time if self._kind == "time" else record.elapsed
-        if at is None:
-            return None, False
-        reset = self._kind == "elapsed" and self._last is not None and at < self._last
-        self._last = at
-        return at, reset
+    def add(self, record: Progress, total: float) -> None:
+        value, step = getattr(record, self._clock), record.step
+        self.moment = None
+        if value is None or step is None:
+            return
+        self.told += 1
+        if self._clock == "step_seconds":
+            value = self._last + value * max(step - self._step, 1)
+        if self._track is None or (self._clock == "elapsed" and value < self._last):
+            self._begin(total, step)
+        assert self._track is not None
+        self._last, self._step = value, step
+        self._track.total = total
+        self._track.add(value, step, _phase(record))
+        self.moment = Moment(self._track.elapsed, step, self._lateness.judge(self._track))
 
-
-def _told(records: list[Progress], kind: str) -> bool:
-    """Whether at least half of the records with a step carry this clock."""
-    steps = [record for record in records if record.step is not None]
-    return 2 * sum(getattr(record, kind) is not None for record in steps) >= max(len(steps), 1)
+    def _begin(self, total: float, step: int) -> None:
+        """A first record, or the first after the clock was set to 0: the steps since belong to it."""
+        reset = self._track is not None
+        self._track, self._lateness = Track(total, self._schedule), Lateness(self._plan)
+        if self._clock != "time":
+            # What was made before a reset was made on the old clock; a run that went back began who knows where.
+            self._track.begin(0.0, (self._step if step > self._step else step) if reset else 0)
 
 
 def _phase(record: Progress) -> object:
     if record.batch_size is None and record.sequence_length is None:
         return None
     return record.batch_size, record.sequence_length
-
-
-def _records(lines: Iterable[str], log_format: str) -> list[Progress]:
-    source = iter(lines)
-    head = next(source, "")
-    names = [name.strip().lower() for name in head.split(",")]
-    if log_format == "auto" and any(name in names for name in _STEP) and len(names) > 1:
-        return list(_from_csv(names, source))
-    parser = open_format(log_format)
-    found = []
-    for line in (head, *source):
-        record = parser.feed(line)
-        if record is not None and record.step is not None:
-            found.append(record)
-    return found
-
-
-def _from_csv(names: list[str], lines: Iterator[str]) -> Iterator[Progress]:
-    step = next(name for name in _STEP if name in names)
-    clock = next((name for name in _CLOCKS if name in names), "")
-    total = next((name for name in _TOTAL if name in names), "")
-    for row in csv.DictReader(lines, fieldnames=names):
-        made, seconds, planned = _number(row.get(step)), _number(row.get(clock)), _number(row.get(total))
-        if made is not None:
-            yield Progress(
-                step=int(made),
-                total_steps=int(planned) if planned is not None else None,
-                elapsed=seconds * _CLOCKS[clock] if seconds is not None else None,
-                loss=_number(row.get("loss")),
-            )
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

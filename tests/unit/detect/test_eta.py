@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.base.errors import CannotTell
 from agent.cli import main
 from alerts.detect.eta import Schedule, Track
 from alerts.detect.lateness import Lateness
+from alerts.detect.replay import replay
 
 STEPS = 6000
 
@@ -142,6 +144,31 @@ def test_a_slow_first_step_is_not_a_stall_to_come():
     assert late[100].eta.total == pytest.approx(times[-1] + 1800, rel=0.07)
 
 
+def test_an_announced_cost_that_is_not_quite_right_lies_within_the_interval():
+    cost = np.where(np.arange(STEPS) < 2000, 1.0, 1.8)
+    times, steps = np.cumsum(10 * cost)[9::10], np.arange(10, STEPS + 1, 10)
+    judged = follow(times, steps, plan=times[-1], schedule=Schedule(((0, 1), (2000, 2))))
+    assert judged[60].eta.low <= times[-1] <= judged[60].eta.high
+    assert judged[260].eta.total == pytest.approx(times[-1], rel=0.01), "what a step costs then is measured"
+
+
+def test_after_one_change_that_nobody_announced_the_interval_allows_for_another():
+    cost = np.select([np.arange(STEPS) < 2000, np.arange(STEPS) < 4000], [1.0, 2.0], 3.0)
+    times, steps = np.cumsum(10 * cost)[9::10], np.arange(10, STEPS + 1, 10)
+    judged = follow(times, steps)
+    assert judged[100].eta.high < times[-1], "nothing tells of the first"
+    assert judged[300].eta.total < times[-1] < judged[300].eta.high
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    inside = []
+    for seed in range(100, 110):
+        times, steps = run(seed, 0.15)
+        judged = follow(times, steps)
+        inside += [judged[place].eta.low <= times[-1] <= judged[place].eta.high for place in (60, 150, 300, 450)]
+    assert 0.7 <= np.mean(inside) <= 0.98
+
+
 def test_too_few_records_say_nothing_and_the_end_is_the_end():
     times, steps = run(8)
     judged = follow(times, steps)
@@ -220,6 +247,82 @@ def test_a_csv_of_progress_is_a_log_too(capsys, tmp_path):
     code, records, _ = detect_eta(capsys, tmp_path / "log.csv")
     assert code == 0
     assert records[100]["eta_total"] == pytest.approx(300, rel=0.01)
+
+
+def as_dicts(text, **how):
+    return [(m.elapsed, m.step, m.judgement) for m in replay(text.splitlines(keepends=True), **how)]
+
+
+LOGS = ["nanogpt_clock_reset.log", "nanogpt_no_loss.log", "megatron_cancelled.log", "huggingface_bars.log"]
+
+
+@pytest.fixture(scope="session")
+def real_logs(request):
+    folder = request.config.rootpath / "tests/data/training"
+    texts = {name: (folder / name).read_text() for name in LOGS}
+    return {name: (text, as_dicts(text, plan=200.0)) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("name", LOGS)
+@given(share=st.floats(0.0, 1.0))
+@settings(deadline=None, max_examples=4)
+def test_a_log_cut_off_anywhere_says_the_same_up_to_there(real_logs, name, share):
+    text, whole = real_logs[name]
+    cut = int(share * len(text))
+    try:
+        part = as_dicts(text[:cut], plan=200.0)
+    except CannotTell:
+        return
+    complete = part[:-1]  # the last line may have lost its end
+    assert complete == whole[: len(complete)]
+
+
+def test_a_log_that_names_its_total_late_is_judged_from_there_on():
+    lines = [f"{step},,{step * 2.0}\n" for step in range(1, 50)]
+    lines += [f"{step},100,{step * 2.0}\n" for step in range(50, 101)]
+    moments = list(replay(["step,total_steps,elapsed\n", *lines]))
+    assert [moment.step for moment in moments] == list(range(1, 101))
+    assert moments[60].judgement.eta.total == pytest.approx(200.0, rel=0.01)
+
+
+def test_stamps_that_come_late_become_the_clock_once_most_records_have_them():
+    lines = [f"{step},100,{step * 2.0},\n" for step in range(1, 11)]
+    lines += [f"{step},100,{step * 2.0},{1e9 + step * 3.0}\n" for step in range(11, 101)]
+    moments = list(replay(["step,total_steps,elapsed,timestamp\n", *lines]))
+    assert moments[9].elapsed == pytest.approx(20.0)
+    assert moments[15].elapsed == pytest.approx(32.0)
+    assert moments[-1].elapsed == pytest.approx(89 * 3.0)
+    assert moments[-1].judgement.eta.total == pytest.approx(89 * 3.0)
+
+
+def test_a_clock_that_starts_again_with_the_run_counts_from_there():
+    first = [f"{step},1000,{step * 1.0}\n" for step in range(1, 500)]
+    again = [f"{step},1000,{(step - 400) * 1.0}\n" for step in range(401, 1001)]
+    moments = list(replay(["step,total_steps,elapsed\n", *first, *again]))
+    assert moments[400].judgement.eta.total == pytest.approx(1000.0, rel=0.02)
+    assert moments[700].judgement.eta.total == pytest.approx(600.0, rel=0.02)
+
+
+def test_all_ranks_of_a_job_in_one_log_are_one_run():
+    line = (
+        "[rank{rank}]:[titan] 2025-06-16 22:{m:02d}:{s:02d},000 - root - INFO - step: {step}  loss:  6.1  tps: 5,856\n"
+    )
+    lines = []
+    for step in range(1, 101):
+        for rank, late in ((0, 0), (1, 25)):  # rank 1 writes after rank 0 has made the next steps
+            at = 10 * max(step - late, 1) + late
+            lines.append((at, rank, max(step - late, 1)))
+    text = "".join(line.format(rank=r, m=at // 60, s=at % 60, step=step) for at, r, step in lines)
+    moments = list(replay(text.splitlines(keepends=True), total_steps=100))
+    assert [moment.step for moment in moments] == list(range(1, 101))
+
+
+def test_losses_of_a_csv_are_watched_too(capsys, tmp_path):
+    rows = "".join(f"{step},train_loss,{3.0 if step != 150 else float('nan')}\n" for step in range(1, 201))
+    (tmp_path / "log.csv").write_text("step,kind,loss\n" + rows)
+    assert main(["detect", "loss", str(tmp_path / "log.csv"), "-o", "json"]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found[0] == {"step": 150, "signal": "nonfinite", "began": True}
 
 
 @pytest.mark.parametrize("schedule", ["x", "1:0", "5", "1:a"])
