@@ -2,11 +2,13 @@
 
 A single step, up or down, is taken out: it says nothing about the days to come. Clean-ups that recur make a sawtooth;
 then what counts is whether its peaks rise. What remains is asked twice: Prophet's trend and cycles (whose interval
-gives the dates), and a robust line through the daily peaks since the slope last changed.
+gives the dates), and a robust line through the daily peaks since the slope last changed. The peaks of a sawtooth are
+held against the medians of its cycles.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +27,10 @@ FLOOR = 0.3
 """Share of the limit in use below which nothing is announced."""
 STEP = 0.03
 NOISE_STEPS = 8.0
-"""A change between neighbours is a step when it is beyond this share of the limit and this many deviations."""
+"""A change between neighbours is a step when it is beyond this share of the limit and so many usual changes."""
+AROUND = 6
+NOISE_LEVELS = 5.0
+"""The same for the medians of so many points before and after, which are nearer to Gaussian."""
 RECURS = 2
 """Clean-ups that make a sawtooth."""
 SLACK = 1.5
@@ -76,7 +81,7 @@ def exhaustion(times: Array, used: Array, limit: float, horizon: float, check: b
     if len(t) < MIN_POINTS or t[-1] - t[0] < MIN_DAYS * DAY:
         return Exhaustion("warming_up", points=len(t))
     steps = _steps(y)
-    drops = [place for place in steps if y[place] < y[place - 1]]
+    drops = [place for place in steps if _change(y, place) < 0]
     last = float(t[drops[-1]]) if drops else None
     sawtooth = len(drops) >= RECURS
     if sawtooth:
@@ -95,26 +100,50 @@ def exhaustion(times: Array, used: Array, limit: float, horizon: float, check: b
         return Exhaustion("ok", 0.0, 0.0, 0.0, **common)  # type: ignore[arg-type]
     if level < FLOOR or dates[1] is None:
         return Exhaustion("none", **common)  # type: ignore[arg-type]
-    second = _second_opinion(line_t, line_y) if sawtooth else _second_opinion(*_daily_peaks(t, flat))
+    if not sawtooth:
+        line_t, line_y = _daily_peaks(t, flat)
+    elif len(drops) > 3:
+        line_t, line_y = _cycles(t, y, drops)
+    second = _second_opinion(line_t, line_y)
     if second <= 0 or (1.0 - level) / second * DAY > SLACK * horizon:
         return Exhaustion("disagree", **common)  # type: ignore[arg-type]
     return Exhaustion("ok", *dates, **common)  # type: ignore[arg-type]
 
 
 def _steps(y: Array) -> list[int]:
-    """Places of sudden changes, scaled to the usual ones."""
+    """Places of sudden changes: between neighbours, or, where noise hides them, between neighbouring medians."""
     change = np.diff(y)
-    usual = 1.4826 * float(np.median(np.abs(change - np.median(change))))
-    return [int(place) + 1 for place in np.flatnonzero(np.abs(change) > max(NOISE_STEPS * usual, STEP))]
+    found = [int(place) + 1 for place in np.flatnonzero(np.abs(change) > max(NOISE_STEPS * _usual(change), STEP))]
+    if len(y) < 4 * AROUND:
+        return found
+    level = np.median(np.lib.stride_tricks.sliding_window_view(y, AROUND), axis=1)
+    change = level[AROUND:] - level[:-AROUND]  # at place k: the points from k + AROUND on against those before
+    edge = max(NOISE_LEVELS * _usual(change), STEP)
+    size = np.abs(change)
+    for place in np.flatnonzero(size > edge).tolist():
+        near = size[max(place - AROUND, 0) : place + AROUND + 1]
+        at = place + AROUND
+        if size[place] == near.max() and all(abs(at - known) > AROUND for known in found):
+            found.append(at)
+    return sorted(found)
+
+
+def _usual(change: Array) -> float:
+    """Deviation of most changes."""
+    return 1.4826 * float(np.median(np.abs(change - np.median(change))))
 
 
 def _without_steps(y: Array, steps: list[int]) -> Array:
     """The series with every step taken out, at the level that it has now."""
     flat: Array = y.copy()
     for place in steps:
-        before, after = y[max(place - 3, 0) : place], y[place : place + 3]
-        flat[:place] += float(np.median(after) - np.median(before))
+        flat[:place] += _change(y, place)
     return flat
+
+
+def _change(y: Array, place: int) -> float:
+    """Level after `place` less that before."""
+    return float(np.median(y[place : place + 3]) - np.median(y[max(place - 3, 0) : place]))
 
 
 def _by_trend(t: Array, y: Array, horizon: float) -> tuple[list[float | None], float]:
@@ -186,12 +215,21 @@ def _pair_slopes(t: Array, y: Array) -> Array:
 
 def _peaks(t: Array, y: Array, drops: list[int]) -> tuple[Array, Array]:
     """The last value before each drop, and the highest since the last one if it is above the peak before it."""
-    places = [place - 1 for place in drops]
+    # A peak is the highest of the points before a drop: noise may have put the drop a little late.
+    places = [place - 1 - int(np.argmax(y[max(place - 3, 0) : place][::-1])) for place in drops]
     rest = drops[-1] + int(np.argmax(y[drops[-1] :]))
     if y[rest] > y[places[-1]]:
         places.append(rest)
     # The first cycle may have begun before the history did, its peak is one all the same.
+    places = sorted(set(places))
     return t[places], y[places]
+
+
+def _cycles(t: Array, y: Array, drops: list[int]) -> tuple[Array, Array]:
+    """The middle and the median of each whole cycle."""
+    found = [(t[a:b].mean(), np.median(y[a:b])) for a, b in itertools.pairwise(drops) if b > a]
+    at, level = np.array(found).reshape(-1, 2).T
+    return at, level
 
 
 def _daily_peaks(t: Array, y: Array) -> tuple[Array, Array]:
