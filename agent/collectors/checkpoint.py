@@ -18,6 +18,7 @@ from agent.base.collector import Context, PartialFailure, register
 from agent.checkpoint.judge import Judge, State, Verdict
 from agent.checkpoint.ledger import Ledger
 from agent.checkpoint.settings import CheckpointJob, CheckpointSettings
+from agent.node.lent import TRAIN_PROGRESS, Reached
 
 NAME = "checkpoint"
 _REMEMBERED = 64
@@ -68,6 +69,7 @@ class Checkpoint:
         self, settings: CheckpointSettings, context: Context, *, clock: Callable[[], float] = time.time
     ) -> None:
         folder = Path(context.state_dir) / NAME
+        self._shared = context.shared
         self._clock = clock
         self._wait = 0.6 * settings.deadline
         self._jobs = [_Job(job, settings, clock) for job in settings.jobs]
@@ -84,13 +86,17 @@ class Checkpoint:
         self._ledger.load()
         now = self._clock()
         problems: list[str] = []
+        lent: Callable[[], dict[str, Reached]] | None = self._shared.get(TRAIN_PROGRESS)
+        progress = lent() if lent else {}
         for job in self._jobs:
             verdicts = self._found(job.main, job.settings.directory, problems)
+            reached = progress.get(job.settings.job_id)
+            worked = reached.time if reached is not None and reached.time is not None else now
             if verdicts is not None:
-                yield from self._samples(job.settings, verdicts, now)
+                yield from self._samples(job.settings, verdicts, reached, min(worked, now))
             copies = self._found(job.copies, job.settings.backup, problems) if job.settings.backup else None
             if copies is not None:
-                yield from _backup(job.settings.job_id, copies, verdicts or [], now)
+                yield from _backup(job.settings.job_id, copies, verdicts or [], min(worked, now))
         if problems:
             raise PartialFailure("unreadable", "; ".join(problems))
 
@@ -112,7 +118,10 @@ class Checkpoint:
             return None
         return last.value
 
-    def _samples(self, job: CheckpointJob, verdicts: list[Verdict], now: float) -> Iterator[Sample]:
+    def _samples(
+        self, job: CheckpointJob, verdicts: list[Verdict], reached: Reached | None, worked: float
+    ) -> Iterator[Sample]:
+        """The series of one job; `worked` is until when there was work to lose, Unix seconds."""
         job_id = job.job_id
         complete = [one for one in verdicts if one.state is State.COMPLETE]
         corrupt = [one for one in complete if self._is(one, "bad")]
@@ -132,22 +141,24 @@ class Checkpoint:
         if last is not None:
             yield train.CHECKPOINT_COMPLETE_TIME.sample(last.written, job_id)
             yield train.CHECKPOINT_BYTES.sample(last.size, job_id)
-            yield train.CHECKPOINT_RPO.sample(max(now - last.written, 0.0), job_id, "complete")
+            yield train.CHECKPOINT_RPO.sample(max(worked - last.written, 0.0), job_id, "complete")
             if last.step is not None:
                 yield train.CHECKPOINT_STEP.sample(last.step, job_id)
+                if reached is not None and reached.running:
+                    yield train.CHECKPOINT_STEPS_SINCE.sample(max(reached.step - last.step, 0), job_id)
             if last.seconds is not None:
                 yield train.CHECKPOINT_WRITE_SECONDS.sample(last.seconds, job_id)
         verified = _last([one for one in complete if self._is(one, "good")])
         if verified is not None:
             yield train.CHECKPOINT_VERIFIED_TIME.sample(verified.written, job_id)
-            yield train.CHECKPOINT_RPO.sample(max(now - verified.written, 0.0), job_id, "verified")
+            yield train.CHECKPOINT_RPO.sample(max(worked - verified.written, 0.0), job_id, "verified")
 
     def _is(self, one: Verdict, verdict: str) -> bool:
         entry = self._ledger.of(one.candidate.path, one.manifest) if one.manifest else None
         return entry is not None and bool(getattr(entry, verdict))
 
 
-def _backup(job_id: str, copies: list[Verdict], originals: list[Verdict], now: float) -> Iterator[Sample]:
+def _backup(job_id: str, copies: list[Verdict], originals: list[Verdict], worked: float) -> Iterator[Sample]:
     """A copy is as old as its original, as far as that is still here: copying may have set a time of its own."""
     last = _last([one for one in copies if one.state is State.COMPLETE])
     if last is None:
@@ -156,7 +167,7 @@ def _backup(job_id: str, copies: list[Verdict], originals: list[Verdict], now: f
     original = next((one for one in originals if one.candidate.path.name == name and one.written), last)
     written = min(last.written, original.written)
     yield train.BACKUP_TIME.sample(written, job_id)
-    yield train.CHECKPOINT_RPO.sample(max(now - written, 0.0), job_id, "backup")
+    yield train.CHECKPOINT_RPO.sample(max(worked - written, 0.0), job_id, "backup")
     if last.step is not None:
         yield train.BACKUP_STEP.sample(last.step, job_id)
 

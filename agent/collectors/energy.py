@@ -23,7 +23,7 @@ from agent.gpu.node import SHARED as GPU
 from agent.gpu.node import GpuNode
 from agent.node import rapl
 from agent.node.ledger import Ledger
-from agent.node.lent import CHASSIS_POWER, LLM_USAGE, TRAIN_STEPS, Usage
+from agent.node.lent import CHASSIS_POWER, LLM_USAGE, TRAIN_PROGRESS, Reached, Usage
 
 SAVE_EVERY = 60.0
 GAP = 3
@@ -42,7 +42,7 @@ class Facility(Model):
     )
     pue_file_age: Duration = Field(default=900.0, gt=0, description="An older file counts as no measurement.")
     grid_grams_per_kwh: float | None = Field(
-        default=None, ge=0, description="Greenhouse gases of the grid, kg CO2e a kWh."
+        default=None, ge=0, description="Greenhouse gases of the grid, g CO2e a kWh."
     )
     price_per_kwh: float | None = Field(default=None, ge=0, description="Price of a kWh.")
     currency: str = Field(default="EUR", pattern="^[A-Z]{3}$", description="Its currency, in three letters.")
@@ -167,8 +167,8 @@ class Energy:
 
     def _per_step(self, now: float, total: float, synthetic: str) -> Iterator[Sample]:
         """The node's energy for a step of the one job that trains here."""
-        steps: Callable[[], dict[str, float]] | None = self._context.shared.get(TRAIN_STEPS)
-        jobs = steps() if steps else {}
+        progress: Callable[[], dict[str, Reached]] | None = self._context.shared.get(TRAIN_PROGRESS)
+        jobs = {job: reached.step for job, reached in progress().items() if reached.running} if progress else {}
         if len(jobs) != 1:
             return
         ((job, step),) = jobs.items()

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.base.aside import Aside, wait_all
 from agent.base.catalogue import Metric, Sample, train
 from agent.base.collector import Context, PartialFailure, register
-from agent.node.lent import TRAIN_STEPS
+from agent.node.lent import TRAIN_PROGRESS, Reached
 from agent.training.job import Job
 from agent.training.reports import ReportSource, Socket
 from agent.training.settings import TrainingSettings
@@ -48,13 +48,17 @@ class Training:
         self._mode = int(settings.socket_mode, 8)
         self._socket: Socket | None = None
         self._shared = context.shared
-        self._shared[TRAIN_STEPS] = self.steps
+        self._shared[TRAIN_PROGRESS] = self.progress
 
-    def steps(self) -> dict[str, float]:
-        """The last step of each job that runs, by job_id; lent to the energy collector."""
+    def progress(self) -> dict[str, Reached]:
+        """Lent to the energy and checkpoint collectors."""
         now = self._clock()
         runs = {job.settings.job_id: job.run for job in self._jobs}
-        return {name: run.step for name, run in runs.items() if run.step is not None and run.running(now)}
+        return {
+            name: Reached(run.step, run.last_time, run.running(now))
+            for name, run in runs.items()
+            if run.step is not None
+        }
 
     def _refresh(self, job: Job) -> Callable[[], None]:
         return lambda: job.refresh(self._clock())
@@ -88,8 +92,8 @@ class Training:
         return []
 
     def close(self) -> None:
-        if self._shared.get(TRAIN_STEPS) == self.steps:
-            del self._shared[TRAIN_STEPS]
+        if self._shared.get(TRAIN_PROGRESS) == self.progress:
+            del self._shared[TRAIN_PROGRESS]
         if self._socket is not None:
             self._socket.close()
         for job, aside in zip(self._jobs, self._asides, strict=True):

@@ -94,6 +94,12 @@ CHECKPOINT_VERIFIED_TIME = Metric(
 CHECKPOINT_STEP = Metric(
     "gpuvigil_checkpoint_last_complete_step", "gauge", "Step of the last complete checkpoint.", labels=JOB
 )
+CHECKPOINT_STEPS_SINCE = Metric(
+    "gpuvigil_checkpoint_steps_since",
+    "gauge",
+    "Steps that a running job of this node has made since its last complete checkpoint.",
+    labels=JOB,
+)
 CHECKPOINT_BYTES = Metric(
     "gpuvigil_checkpoint_size_bytes", "gauge", "Size of the last complete checkpoint.", "bytes", JOB
 )
@@ -136,7 +142,8 @@ CHECKPOINT_VERIFIED_BYTES = Metric(
 CHECKPOINT_RPO = Metric(
     "gpuvigil_checkpoint_rpo_seconds",
     "gauge",
-    "Training time that a crash now would lose, by what one would go back to: complete, verified or backup.",
+    "Training time that a crash now would lose, by what one would go back to: complete, verified or backup; up to the "
+    "last step where the job's log is read here.",
     "seconds",
     (*JOB, "basis"),
 )

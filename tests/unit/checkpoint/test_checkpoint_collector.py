@@ -18,6 +18,7 @@ from agent.checkpoint.service import Stopped, Verifier
 from agent.checkpoint.settings import CheckpointSettings
 from agent.collectors.checkpoint import Checkpoint, History
 from agent.intake import Intake
+from agent.node.lent import TRAIN_PROGRESS, Reached
 
 T0 = 1_700_000_000.0
 Build = Callable[..., Path]
@@ -29,13 +30,16 @@ class Bench:
         self.root = folder / "ck"
         self.state = folder / "state"
         self.now = T0 + 1000
+        self.progress: dict[str, Reached] = {}
         self.settings = CheckpointSettings.model_validate(
             {"jobs": [{"job_id": "j", "directory": str(self.root), **job}]}
         )
         self.collector = self.renew()
 
     def renew(self) -> Checkpoint:
-        return Checkpoint(self.settings, Context(str(self.state), str(self.state)), clock=lambda: self.now)
+        context = Context(str(self.state), str(self.state))
+        context.shared[TRAIN_PROGRESS] = lambda: self.progress
+        return Checkpoint(self.settings, context, clock=lambda: self.now)
 
     def page(self) -> Page:
         intake = Intake(strict=True)
@@ -71,6 +75,17 @@ def test_age_size_step_interval(bench: Bench, build: Build) -> None:
     assert page["interval_seconds",] == 100
     assert page["rpo_seconds", "complete"] == 50
     assert ("last_verified_timestamp_seconds",) not in page
+
+
+def test_what_a_crash_would_lose_ends_with_the_last_step(bench: Bench, build: Build) -> None:
+    build(100, at=T0 + 900)
+    bench.progress = {"j": Reached(130, T0 + 960, True)}
+    assert bench.page()["rpo_seconds", "complete"] == 60
+    assert bench.page()["steps_since",] == 30
+    bench.now = T0 + 9000
+    bench.progress = {"j": Reached(130, T0 + 960, False)}
+    assert bench.page()["rpo_seconds", "complete"] == 60, "a job that is over loses no more"
+    assert ("steps_since",) not in bench.page()
 
 
 def test_one_being_written_is_not_judged_and_the_last_complete_stands(bench: Bench, build: Build) -> None:

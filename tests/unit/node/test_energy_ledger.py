@@ -17,7 +17,7 @@ from agent.collectors.energy import Energy, EnergySettings, Facility, Window, me
 from agent.gpu.accumulate import Accumulator
 from agent.gpu.node import SHARED as GPU
 from agent.node.ledger import Ledger
-from agent.node.lent import CHASSIS_POWER, LLM_USAGE, TRAIN_STEPS
+from agent.node.lent import CHASSIS_POWER, LLM_USAGE, TRAIN_PROGRESS, Reached
 
 Tree = Callable[[Mapping[str, str]], Path]
 ZONE = "class/powercap/intel-rapl:0/"
@@ -136,7 +136,7 @@ def test_simulated_energy_says_so_and_is_kept_apart(node: Node) -> None:
 def test_energy_of_a_training_step(node: Node) -> None:
     node.context.shared[CHASSIS_POWER] = 1000.0
     steps = {"job": 10.0}
-    node.context.shared[TRAIN_STEPS] = lambda: steps
+    node.context.shared[TRAIN_PROGRESS] = lambda: {job: Reached(step, 1.0, True) for job, step in steps.items()}
     assert not of(node.after(15), m.PER_STEP)
     steps["job"] = 13
     assert of(node.after(15), m.PER_STEP) == {("job", ""): 5000}
