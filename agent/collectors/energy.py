@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import energy as m
@@ -46,6 +46,12 @@ class Facility(Model):
     )
     price_per_kwh: float | None = Field(default=None, ge=0, description="Price of a kWh.")
     currency: str = Field(default="EUR", pattern="^[A-Z]{3}$", description="Its currency, in three letters.")
+
+    @model_validator(mode="after")
+    def _counted(self) -> Facility:
+        if (self.grid_grams_per_kwh, self.price_per_kwh) != (None, None) and (self.pue, self.pue_file) == (None, None):
+            raise ValueError("gases and price are those of the facility's energy: give pue (1 counts the node alone)")
+        return self
 
 
 class EnergySettings(Settings):

@@ -29,6 +29,8 @@ PATTERNS: Final = {
     "nccl_crash": r"segfault at .{0,160} in libnccl\.so",
     "peermem": r"nvidia-peermem .{0,60}(?:ERROR|error)",
     "fabric": r"nvidia-nvswitch\d+: SXid",
+    "nvlink": r"NVRM: .{0,60}(?:knvlink\w+|NVLink): .{0,120}(?:[Ff]ail|[Ee]rror|fault)"
+    r"|nvidia-nvlink: .{0,120}(?:[Ff]ail|[Ee]rror)",
     "gsp": r"NVRM: .{0,40}GSP .{0,80}(?:[Tt]imeout|[Ee]rror|failed)",
     "file_limit": r"VFS: file-max limit \d+ reached",
 }
@@ -50,7 +52,7 @@ _WORDS: Final = (
         "nfs",
         "Lustre",
     ),
-    *("own", "mlx5", "peermem", "nvswitch", "GSP", "VFS"),
+    *("own", "mlx5", "peermem", "nvswitch", "NVLink", "nvlink", "GSP", "VFS"),
 )
 """A line of trouble has one of these; looking for them first makes a flood of others cheap."""
 LONGEST: Final = 1024

@@ -1,7 +1,7 @@
 """The streaming probe: one small completion a period, timed token by token.
 
-It speaks OpenAI's `/v1/completions` with `stream: true`, which llama.cpp, vLLM, SGLang, TGI and NIM
-answer. Each probe's prompt begins with its own number, so that a prefix cache does not answer for the engine.
+It asks as `stream` knows for the path. Each probe's prompt begins with its own number, so that a prefix cache does not
+answer for the engine.
 
 A probe that times out or fails is counted by its result and leaves **no latency sample**: what was not
 measured is not invented, neither as the time-out's length nor as an entry in `+Inf`. A rule on
@@ -13,83 +13,23 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+from urllib.parse import urlsplit
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import llm as m
 from agent.base.errors import ConfigError
 from agent.base.fetch import authorization, chunks, request
 from agent.inference.histogram import E2E_EDGES, INTER_TOKEN_EDGES, TTFT_EDGES, Histogram
+from agent.inference.stream import Stream, question, read_stream
 
 SOURCE = "probe"
-EVENT_LIMIT = 1 << 20
 
 Result = Literal["ok", "error", "timeout"]
 RESULTS: tuple[Result, ...] = ("ok", "error", "timeout")
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """What one stream showed, in seconds since the request.
-
-    `tokens` are the times of its chunks, `count` the tokens that the engine says it generated (else the chunks:
-    a chunk is one token, except where an engine holds back half a character).
-    """
-
-    tokens: tuple[float, ...]
-    count: int
-    end: float
-    finished: bool
-
-
-def events(body: Iterable[bytes]) -> Iterator[str]:
-    """The `data:` payloads of a server-sent event stream, as they arrive.
-
-    Raises:
-        ValueError: an event longer than `EVENT_LIMIT` bytes.
-    """
-    rest = b""
-    for chunk in body:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        if len(rest) > EVENT_LIMIT:
-            raise ValueError("event too long")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip().decode("utf-8", "replace")
-
-
-def read_stream(body: Iterable[bytes], started: float, clock: Callable[[], float] = time.monotonic) -> Stream:
-    """Time the tokens of a completion stream; a chunk with a choice is a token, an empty last one is not.
-
-    Raises:
-        ValueError: an event that is not JSON or that reports an error.
-    """
-    tokens: list[float] = []
-    finished, count = False, 0
-    for event in events(body):
-        now = clock() - started
-        if event == "[DONE]":
-            finished = True
-            break
-        data: Any = json.loads(event)
-        if not isinstance(data, dict) or "error" in data:
-            raise ValueError("the stream reports an error")
-        choices = data.get("choices") or []
-        if not isinstance(choices, list):
-            raise ValueError("the stream's choices are not a list")
-        usage = data.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            count = usage["completion_tokens"]
-        for choice in choices:
-            ended = choice.get("finish_reason")
-            if choice.get("text") or not ended:
-                tokens.append(now)
-            finished = finished or bool(ended)
-    return Stream(tuple(tokens), count or len(tokens), clock() - started, finished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +53,7 @@ def complete(ask: Request, number: int) -> Stream:
         ConfigError: no key to be had from the credential file.
         OSError, http.client.HTTPException, EOFError, ValueError: no good answer.
     """
-    body: dict[str, object] = {
-        "prompt": f"[{number}] {ask.prompt}",
-        "max_tokens": ask.max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if ask.model:
-        body["model"] = ask.model
+    body = question(urlsplit(ask.url).path, ask.model, f"[{number}] {ask.prompt}", ask.max_tokens)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **authorization(ask.credential_file)}
     started = time.monotonic()
     with request(

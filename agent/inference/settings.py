@@ -31,7 +31,11 @@ class EngineSettings(Model):
     metrics_url: str | None = Field(default=None, description="Its metrics page, if on another port (Triton's 8002).")
     metrics_path: str | None = Field(default=None, description="Its metrics page, if not its kind's usual.")
     health_path: str | None = Field(default=None, description="Its health URL, if not its kind's usual.")
-    completions_path: str = Field(default="/v1/completions", description="Where the probe asks.")
+    completions_path: str = Field(
+        default="/v1/completions",
+        description="Where the probe asks: /v1/completions, /v1/chat/completions, or Triton's "
+        "/v2/models/NAME/generate_stream.",
+    )
     model: str = Field(default="", description="Served model, for engines whose page does not name it.")
     timeout: Duration = Field(default=5.0, gt=0, description="Limit for the metrics page.")
     health_timeout: Duration = Field(default=2.0, gt=0, description="Limit for the health URL.")

@@ -31,6 +31,7 @@ LINES = {
     "nccl_crash": "pt_main_thread[2536443]: segfault at 7f79 ip 00007f7c sp 00007f7c error 4 in libnccl.so.2[7f7c+d3d]",
     "peermem": "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping further",
     "fabric": "nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error",
+    "nvlink": "NVRM: knvlinkDiscoverPostRxDetLinks_GH100: Getting peer0's postRxDetLinkMask failed!",
     "gsp": "NVRM: _kgspRpcRecvPoll: GSP RM heartbeat timeout for GPU 0",
     "file_limit": "VFS: file-max limit 1000000 reached",
 }
@@ -53,6 +54,8 @@ def test_kinds(kind: str, line: str) -> None:
         "nvme nvme0: 32/0/0 default/read/poll queues",
         "EXT4-fs (sda1): mounted filesystem with ordered data mode. Quota mode: none.",
         "mlx5_core 0000:41:00.0 eth0: Link up",
+        "nvidia-nvlink: Nvlink Core is being initialized, major device number 507",
+        "NVRM: knvlinkSetUniqueFabricBaseAddress_GV100: Fabric base addr 0x0 is assigned to GPU 0",
         "audit: type=1400 audit(1753325631.043:87): apparmor=STATUS operation=profile_replace",
         "NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build",
     ],

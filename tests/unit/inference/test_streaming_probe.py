@@ -1,5 +1,6 @@
 """The streaming probe: what is timed, what is counted, and what is never invented."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from agent.base.catalogue import llm as m
 from agent.inference.histogram import TTFT_EDGES, Histogram
-from agent.inference.probe import Probe, Request, read_stream
-from agent.inference.probe import events as read_events
+from agent.inference.probe import Probe, Request
+from agent.inference.stream import events as read_events
+from agent.inference.stream import read_stream
 
 DATA = Path(__file__).parents[2] / "data" / "metrics"
 PATH = "/v1/completions"
@@ -80,6 +82,43 @@ def test_a_good_probe(fake: FakeEngine) -> None:
     prompts = [body for _, _, body in fake.seen]
     assert prompts[0] != prompts[1], "a prefix cache may not answer for the engine"
     assert b'"stream": true' in prompts[0]
+
+
+def delta(content: str, finish: str | None = None) -> str:
+    return f'{{"choices": [{{"delta": {{{content}}}, "finish_reason": {json.dumps(finish)}}}]}}'
+
+
+CHAT = (
+    delta('"role": "assistant", "content": ""'),
+    delta('"reasoning_content": "hm"'),
+    delta('"content": ""'),
+    delta('"content": "hello"'),
+    delta("", "stop"),
+    "[DONE]",
+)
+
+
+def test_a_chat_is_asked_with_messages_and_its_first_chunk_is_no_token(fake: FakeEngine) -> None:
+    fake.answers["/v1/chat/completions"] = events(*CHAT)
+    ask = Request(fake.url + "/v1/chat/completions", "r1", "Hello", 16, 20.0)
+    one = Probe("a", lambda: ask, 15.0)
+    assert one.once() == "ok"
+    assert counts(one) == {m.TTFT.stem: 1, m.INTER_TOKEN.stem: 2, m.E2E.stem: 1}
+    body = json.loads(fake.seen[0][2])
+    assert body["messages"] == [{"role": "user", "content": "[1] Hello"}]
+    assert "prompt" not in body
+
+
+def test_triton_is_asked_by_its_generate_extension(fake: FakeEngine) -> None:
+    path = "/v2/models/ensemble/generate_stream"
+    fake.answers[path] = events(*(json.dumps({"model_name": "ensemble", "text_output": word}) for word in "ab"))
+    ask = Request(fake.url + path, "", "Hello", 16, 20.0)
+    one = Probe("a", lambda: ask, 15.0)
+    assert one.once() == "ok"
+    assert counts(one) == {m.TTFT.stem: 1, m.INTER_TOKEN.stem: 1, m.E2E.stem: 1}
+    assert json.loads(fake.seen[0][2])["text_input"] == "[1] Hello"
+    fake.answers[path] = events(json.dumps({"error": "no such model"}))
+    assert one.once() == "error"
 
 
 def test_a_slow_first_token_is_in_its_bucket(fake: FakeEngine) -> None:

@@ -146,6 +146,12 @@ def test_energy_of_a_training_step(node: Node) -> None:
     assert not of(node.after(15), m.PER_STEP), "whose energy it was cannot be told"
 
 
+@pytest.mark.parametrize("factor", ["grid_grams_per_kwh", "price_per_kwh"])
+def test_gases_and_price_need_a_pue(factor: str) -> None:
+    with pytest.raises(ValueError, match="give pue"):
+        Facility.model_validate({factor: 1.0})
+
+
 def test_facility_energy_price_and_gases(tree: Tree) -> None:
     facility = {"pue": 1.5, "grid_grams_per_kwh": 400, "price_per_kwh": 0.2, "currency": "EUR"}
     node = Node(tree(RAPL), facility=facility)
