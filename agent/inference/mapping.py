@@ -64,30 +64,39 @@ class Engine:
     health_path: str = "/health"
 
 
-def _vllm(prefix: str) -> tuple[Rule, ...]:
-    """VLLM's names; NIM has the same without a prefix and keeps some of the old ones."""
-    p = prefix
+def _vllm(*prefixes: str) -> tuple[Rule, ...]:
+    """VLLM's names; NIM has the same without a prefix (the latest with it) and keeps some of the old ones."""
+
+    def names(*stems: str) -> tuple[str, ...]:
+        return tuple(prefix + stem for stem in stems for prefix in prefixes)
+
     return (
-        Rule(m.TTFT, (f"{p}time_to_first_token_seconds",)),
-        Rule(m.INTER_TOKEN, (f"{p}inter_token_latency_seconds", f"{p}time_per_output_token_seconds")),
-        Rule(m.E2E, (f"{p}e2e_request_latency_seconds",)),
-        Rule(m.QUEUE, (f"{p}request_queue_time_seconds",)),
-        Rule(m.PREFILL, (f"{p}request_prefill_time_seconds",)),
-        Rule(m.DECODE, (f"{p}request_decode_time_seconds",)),
-        Rule(m.RUNNING, (f"{p}num_requests_running",)),
-        Rule(m.WAITING, (f"{p}num_requests_waiting",)),
-        Rule(m.REQUESTS, (f"{p}request_success_total",), outcome="{finished_reason}"),
-        Rule(m.PROMPT_TOKENS, (f"{p}prompt_tokens_total",)),
-        Rule(m.GENERATED_TOKENS, (f"{p}generation_tokens_total",)),
-        Rule(m.KV_CACHE, (f"{p}kv_cache_usage_perc", f"{p}gpu_cache_usage_perc"), combine="max"),
-        Rule(m.PREEMPTIONS, (f"{p}num_preemptions_total",)),
-        Rule(m.PREFIX_HITS, (f"{p}prefix_cache_hits_total", f"{p}gpu_prefix_cache_hits_total")),
-        Rule(m.PREFIX_QUERIES, (f"{p}prefix_cache_queries_total", f"{p}gpu_prefix_cache_queries_total")),
+        Rule(m.TTFT, names("time_to_first_token_seconds")),
+        Rule(m.INTER_TOKEN, names("inter_token_latency_seconds", "time_per_output_token_seconds")),
+        Rule(m.E2E, names("e2e_request_latency_seconds")),
+        Rule(m.QUEUE, names("request_queue_time_seconds")),
+        Rule(m.PREFILL, names("request_prefill_time_seconds")),
+        Rule(m.DECODE, names("request_decode_time_seconds")),
+        Rule(m.RUNNING, names("num_requests_running")),
+        Rule(m.WAITING, names("num_requests_waiting")),
+        Rule(m.REQUESTS, names("request_success_total"), outcome="{finished_reason}"),
+        Rule(m.PROMPT_TOKENS, names("prompt_tokens_total")),
+        Rule(m.GENERATED_TOKENS, names("generation_tokens_total")),
+        Rule(m.KV_CACHE, names("kv_cache_usage_perc", "gpu_cache_usage_perc"), combine="max"),
+        Rule(m.PREEMPTIONS, names("num_preemptions_total")),
+        Rule(m.PREFIX_HITS, names("prefix_cache_hits_total", "gpu_prefix_cache_hits_total")),
+        Rule(m.PREFIX_QUERIES, names("prefix_cache_queries_total", "gpu_prefix_cache_queries_total")),
     )
 
 
 _RANKS = ("tp_rank", "pp_rank", "moe_ep_rank", "pid")
 _WHOLE = {"priority": ""}  # with priorities on, SGLang shows the total under the empty one, and each beside it
+
+
+def _sglang(*stems: str) -> tuple[str, ...]:
+    """SGLang's names; its router, which joins the pages of many, writes an underscore for the colon."""
+    return tuple(prefix + stem for stem in stems for prefix in ("sglang:", "sglang_"))
+
 
 ENGINES: Final[Mapping[EngineKind, Engine]] = {
     "vllm": Engine(_vllm("vllm:"), "vllm:"),
@@ -109,19 +118,19 @@ ENGINES: Final[Mapping[EngineKind, Engine]] = {
     ),
     "sglang": Engine(
         (
-            Rule(m.TTFT, ("sglang:time_to_first_token_seconds",)),
-            Rule(m.INTER_TOKEN, ("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds")),
-            Rule(m.E2E, ("sglang:e2e_request_latency_seconds",)),
-            Rule(m.QUEUE, ("sglang:queue_time_seconds",)),
-            Rule(m.RUNNING, ("sglang:num_running_reqs",), where=_WHOLE, ranks=_RANKS),
-            Rule(m.WAITING, ("sglang:num_queue_reqs",), where=_WHOLE, ranks=_RANKS),
-            Rule(m.REQUESTS, ("sglang:num_requests_total",), outcome="finished"),
-            Rule(m.REQUESTS, ("sglang:num_aborted_requests_total",), outcome="abort"),
-            Rule(m.PROMPT_TOKENS, ("sglang:prompt_tokens_total",)),
-            Rule(m.GENERATED_TOKENS, ("sglang:generation_tokens_total",)),
-            Rule(m.KV_CACHE, ("sglang:token_usage",), combine="max"),
-            Rule(m.PREEMPTIONS, ("sglang:num_retracted_requests_total",)),
-            Rule(m.PREFIX_HITS, ("sglang:cached_tokens_total",)),
+            Rule(m.TTFT, _sglang("time_to_first_token_seconds")),
+            Rule(m.INTER_TOKEN, _sglang("inter_token_latency_seconds", "time_per_output_token_seconds")),
+            Rule(m.E2E, _sglang("e2e_request_latency_seconds")),
+            Rule(m.QUEUE, _sglang("queue_time_seconds")),
+            Rule(m.RUNNING, _sglang("num_running_reqs"), where=_WHOLE, ranks=_RANKS),
+            Rule(m.WAITING, _sglang("num_queue_reqs"), where=_WHOLE, ranks=_RANKS),
+            Rule(m.REQUESTS, _sglang("num_requests_total"), outcome="finished"),
+            Rule(m.REQUESTS, _sglang("num_aborted_requests_total"), outcome="abort"),
+            Rule(m.PROMPT_TOKENS, _sglang("prompt_tokens_total")),
+            Rule(m.GENERATED_TOKENS, _sglang("generation_tokens_total")),
+            Rule(m.KV_CACHE, _sglang("token_usage"), combine="max"),
+            Rule(m.PREEMPTIONS, _sglang("num_retracted_requests_total")),
+            Rule(m.PREFIX_HITS, _sglang("cached_tokens_total")),
         ),
         "sglang:",
     ),
@@ -150,6 +159,8 @@ ENGINES: Final[Mapping[EngineKind, Engine]] = {
             Rule(m.WAITING, ("nv_inference_pending_request_count",)),
             Rule(m.REQUESTS, ("nv_inference_request_success",), outcome="ok"),
             Rule(m.REQUESTS, ("nv_inference_request_failure",), outcome="error"),
+            Rule(m.PROMPT_TOKENS, ("nv_llm_input_token_len_sum",)),
+            Rule(m.GENERATED_TOKENS, ("nv_llm_output_token_len_sum",)),
             Rule(
                 m.KV_CACHE,
                 ("nv_trt_llm_kv_cache_block_metrics",),
@@ -181,7 +192,7 @@ ENGINES: Final[Mapping[EngineKind, Engine]] = {
     ),
     "nim": Engine(
         (
-            *_vllm(""),
+            *_vllm("", "vllm:"),
             Rule(m.REQUESTS, ("request_finish_total",), outcome="{finished_reason}"),
         ),
         "",

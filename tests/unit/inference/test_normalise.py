@@ -182,6 +182,41 @@ def test_the_other_engines(kind: str) -> None:
     assert one(ours(page, kind), metric).value == value
 
 
+def test_nim_with_the_prefix_of_vllm() -> None:
+    page = page_of(histogram("vllm:time_to_first_token_seconds", {"0.5": 3, "+Inf": 4}, 'model_name="m"'))
+    assert one(ours(page, "nim"), m.TTFT, "count").labels == ("e", "m", "native")
+
+
+@pytest.mark.parametrize("prefix", ["sglang:", "sglang_"])
+def test_sglang_and_its_router(prefix: str) -> None:
+    """The sum first, an edge less than SGLang's, and the old name for the time between tokens: as in its guide."""
+    labels = 'model_name="meta-llama/Llama-3.1-8B-Instruct"'
+    text = f"{prefix}time_to_first_token_seconds_sum{{{labels}}} 2.35e+06\n"
+    text += f'{prefix}time_to_first_token_seconds_bucket{{le="0.001",{labels}}} 0.0\n'
+    text += f'{prefix}time_to_first_token_seconds_bucket{{le="+Inf",{labels}}} 11008.0\n'
+    text += f"{prefix}time_to_first_token_seconds_count{{{labels}}} 11008.0\n"
+    text += histogram(f"{prefix}time_per_output_token_seconds", {"0.005": 1, "+Inf": 7400757}, labels)
+    text += f"{prefix}generation_tokens_total{{{labels}}} 7.557572e+06\n{prefix}num_running_reqs{{{labels}}} 162.0\n"
+    page = page_of(text)
+    assert detect(page.samples) == "sglang"
+    samples = ours(page, "sglang")
+    assert one(samples, m.TTFT, "count").value == 11008
+    assert [s.labels[-1] for s in samples if s.metric is m.TTFT and s.part == "bucket"] == ["0.001", "+Inf"]
+    assert one(samples, m.INTER_TOKEN, "count").value == 7400757
+    assert one(samples, m.GENERATED_TOKENS).value == 7557572
+    assert one(samples, m.RUNNING).value == 162
+
+
+def test_triton_counts_tokens_by_the_sums_of_its_lengths() -> None:
+    text = "".join(
+        histogram(f"nv_llm_{way}_token_len", {"10": 1, "+Inf": 3}, f'model="m",response_metric_type="{kind}"', total)
+        for way, kind, total in (("input", "total_input_tokens", 120.0), ("output", "total_output_tokens", 480.0))
+    )
+    samples = ours(page_of(text), "triton")
+    assert one(samples, m.PROMPT_TOKENS) == m.PROMPT_TOKENS.sample(120, "e", "m")
+    assert one(samples, m.GENERATED_TOKENS) == m.GENERATED_TOKENS.sample(480, "e", "m")
+
+
 def test_a_mean_per_request_is_no_time_between_tokens() -> None:
     for kind, name in {
         "tgi": "tgi_request_mean_time_per_token_duration",
