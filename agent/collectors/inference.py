@@ -49,7 +49,7 @@ class Inference:
     def __init__(self, settings: InferenceSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._engines = [Engine(one, settings.proc) for one in settings.engines]
+        self._engines = [Engine(one, settings.proc, self._gpu_processes) for one in settings.engines]
         self._first = True
         context.shared[LLM_USAGE] = self.usage
         self._state = Path(context.state_dir) / "inference.json"

@@ -7,7 +7,7 @@ import json
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue import llm as m
 from agent.base.errors import ConfigError
 from agent.base.fetch import authorization, chunks, request, up_to
-from agent.inference import process
+from agent.inference import container, process
 from agent.inference.mapping import ENGINES, WANTED, detect
 from agent.inference.normalise import normalise, served_model
 from agent.inference.owner import owner
@@ -49,8 +49,15 @@ class Reading:
 class Engine:
     """Holds what is known of one engine between two runs of the collector."""
 
-    def __init__(self, settings: EngineSettings, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        proc: Path = Path("/proc"),
+        listed: Callable[[], Iterable[GpuProcess]] = tuple,
+    ) -> None:
+        """`listed` gives the processes that hold a GPU now."""
         self.name = settings.name
+        self._listed = listed
         self.parse_errors = 0
         self.failures: Counter[str] = Counter()
         """Pages that could not be had, by reason."""
@@ -227,8 +234,19 @@ class Engine:
         if not search or now - self._searched < LISTENER_RETRY:
             return None
         self._searched = now
-        pid = process.listener(self._settings.url)
+        pid = self._listener()
         return process.identify(pid, self._proc) if pid else None
+
+    def _listener(self) -> int | None:
+        """Who listens at the engine's address, on this node or in a container of it."""
+        host, port = process.address(self._settings.url)
+        pid = process.listener(self._settings.url)
+        if pid is not None:
+            target = container.target_of_proxy(pid, self._proc)
+            if target is None:
+                return pid
+            host, port = target
+        return container.engine(host, port, [one[0] for one in self._listed()], self._proc)
 
     def _ask(self) -> Request:
         one = self._settings

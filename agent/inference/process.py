@@ -86,14 +86,19 @@ def from_pid_file(path: Path) -> int | None:
     return int(text)
 
 
+def address(url: str) -> tuple[str, int]:
+    """Host and port of an address."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def listener(url: str) -> int | None:
     """The pid that listens at a loopback or local address of this node; None if it cannot be told.
 
     Another user's process is seen only with the privilege to read its file descriptors.
     """
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    if not _is_here(parts.hostname or ""):
+    host, port = address(url)
+    if not _is_here(host):
         return None
     try:
         connections = psutil.net_connections(kind="tcp")
