@@ -119,7 +119,7 @@ class Filesystem:
             yield m.FS_READONLY.sample(float(one.readonly), *_labels(one))
             if one not in every:
                 yield from _space(one, self._local(one))
-                under_key = encrypted(one.device, self._settings.sys)
+                under_key = encrypted(one.device, one.source, self._settings.sys)
                 if under_key is not None:
                     yield m.FS_ENCRYPTED.sample(float(under_key), *_labels(one))
         wait_all([self._aside[one] for one in remote], self._settings.patience)

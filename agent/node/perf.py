@@ -22,7 +22,7 @@ _TIMES = 1 | 2
 """PERF_FORMAT_TOTAL_TIME_ENABLED and _RUNNING."""
 _CLOEXEC = 8
 _READ = struct.Struct("<QQQ")
-_RANGE = re.compile(r"config:(\d+)(?:-(\d+))?")
+_FORMAT = re.compile(r"config:(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
 
 
 class Counter:
@@ -68,14 +68,17 @@ def config(pmu: Path, event: str) -> int:
     found = 0
     for term in event.split(","):
         name, _, value = term.partition("=")
-        place = _RANGE.fullmatch(sysfs.text(pmu / "format" / name) or "")
-        if not place:
+        places = _FORMAT.fullmatch(sysfs.text(pmu / "format" / name) or "")
+        if not places:
             raise ValueError(f"{pmu.name} has no {name}")
         number = int(value or "1", 0)
-        low, high = int(place[1]), int(place[2] or place[1])
-        if number >> (high - low + 1):
+        for place in places[1].split(","):  # a wide term lies in several places, its lowest bits in the first
+            low, _, high = place.partition("-")
+            width = int(high or low) - int(low) + 1
+            found |= (number & (1 << width) - 1) << int(low)
+            number >>= width
+        if number:
             raise ValueError(f"{name}={value} does not fit {pmu.name}")
-        found |= number << low
     return found
 
 

@@ -72,7 +72,7 @@ MEMORY_TRAFFIC = Metric(
 UNCORE_TRAFFIC = Metric(
     "gpuvigil_node_memory_controller_bytes",
     "counter",
-    "Host memory traffic counted in the memory controllers, DMA included.",
+    "Host memory traffic counted in the memory controllers, DMA included: read, write, or both in one.",
     "bytes",
     ("socket", "direction"),
 )

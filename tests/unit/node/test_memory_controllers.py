@@ -11,6 +11,7 @@ from agent.base.collector import Context
 from agent.collectors.bandwidth import Bandwidth
 from agent.node import perf
 from agent.node.sysfs import SysSettings
+from agent.node.uncore import Traffic
 
 Tree = Callable[[Mapping[str, str]], Path]
 DEVICES = "bus/event_source/devices/"
@@ -85,6 +86,46 @@ def test_amd(tree: Tree) -> None:
     kernel = Opened()
     Bandwidth(SysSettings(sys=tree(AMD)), Context("", ""), kernel)  # type: ignore[arg-type]
     assert kernel.asked == [(20, 0x10A, 3), (20, 0x20A, 3)]
+
+
+def zen(modalias: str) -> dict[str, str]:
+    return {
+        f"{DEVICES}amd_df/type": "21\n",
+        f"{DEVICES}amd_df/cpumask": "0\n",
+        f"{DEVICES}amd_df/format/event": "config:0-7,32-35,59-60\n",
+        f"{DEVICES}amd_df/format/umask": "config:8-15\n",
+        "devices/system/cpu/modalias": f"cpu:type:x86,{modalias}:feature:,0000,\n",
+    }
+
+
+@pytest.mark.parametrize("modalias", ["ven0002fam0017mod0031", "ven0002fam0019mod0001", "ven0002fam0019mod0050"])
+def test_amd_before_zen_4_counts_in_its_data_fabric(tree: Tree, modalias: str) -> None:
+    kernel = Opened()
+    collector = Bandwidth(SysSettings(sys=tree(zen(modalias))), Context("", ""), kernel)  # type: ignore[arg-type]
+    low = [0x3807, 0x3847, 0x3887, 0x38C7]
+    assert kernel.asked == [(21, config, 0) for config in (*low, *(one | 1 << 32 for one in low))]
+    found = {s.labels: s.value for s in collector.collect() if s.metric is m.UNCORE_TRAFFIC}
+    assert found == {("0", "both"): 8 * 64}
+
+
+@pytest.mark.parametrize(
+    "modalias", ["ven0002fam0019mod0011", "ven0002fam0019mod00A0", "ven0002fam001Amod0002", "ven0000fam0006"]
+)
+def test_another_data_fabric_has_other_events(tree: Tree, modalias: str) -> None:
+    kernel = Opened()
+    Bandwidth(SysSettings(sys=tree(zen(modalias))), Context("", ""), kernel)  # type: ignore[arg-type]
+    assert kernel.asked == []
+
+
+def test_a_scaled_count_that_falls_is_no_step_back() -> None:
+    class Falling:
+        values = iter((100.0, 90.0, 110.0))
+
+        def read(self) -> float:
+            return next(self.values)
+
+    traffic = Traffic("0", "both", Falling())  # type: ignore[arg-type]
+    assert [traffic.bytes() for _ in range(3)] == [6400, 6400, 7040]
 
 
 def test_half_a_permission_is_none(tree: Tree) -> None:

@@ -146,7 +146,23 @@ DM = {
     [((253, 0), True), ((253, 1), True), ((9, 0), False), ((8, 1), False), ((8, 9), None), ((0, 44), None)],
 )
 def test_what_is_encrypted(tree: Tree, device: tuple[int, int], wanted: bool | None) -> None:
-    assert encrypted(os.makedev(*device), tree(DM)) is wanted
+    assert encrypted(os.makedev(*device), "/dev/sda1", tree(DM)) is wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"), [("/dev/mapper/data", True), ("/dev/sdb1", False), ("tank/data", None), ("/dev/gone", None)]
+)
+def test_a_file_system_with_a_number_of_its_own_goes_by_its_source(
+    tree: Tree, source: str, wanted: bool | None
+) -> None:
+    root = tree(
+        {
+            "class/block/dm-0/dm/name": "data\n",
+            "class/block/dm-0/dm/uuid": "CRYPT-LUKS2-0123-data\n",
+            "class/block/sdb1/size": "7\n",
+        }
+    )
+    assert encrypted(os.makedev(0, 44), source, root) is wanted
 
 
 def test_encrypted_file_systems(tree: Tree) -> None:
