@@ -113,6 +113,8 @@ def _print(document: dict[str, Any]) -> None:
         print(f"            since {_utc(verdict['since'])}")
         for line in verdict["evidence"].get("kernel", ()):
             print(f"            {_utc(line['time'])} Xid {line['xid']}: {line['text']}")
+        for line in verdict["evidence"].get("trouble", ()):
+            print(f"            {_utc(line['time'])} {line['kind']}: {line['text']}")
 
 
 def _utc(when: float) -> str:

@@ -82,7 +82,8 @@ class Health:
         signed, problem = self._baseline(node)
         differences = None if signed is None else list(baseline.compare(signed.inventory, inventory))
         about_node = list(_judge_node(view, node, news, differences if view.fresh else None))
-        verdicts = self._engine.judge(facts, about_node, news.events if news else (), minute, now)
+        events, kernel = (news.events, news.trouble) if news else ((), ())
+        verdicts = self._engine.judge(facts, about_node, events, minute, now, kernel)
         content = document.build(
             verdicts,
             self._engine.settled,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,7 +29,7 @@ from agent.health.kernel_lines import PATTERNS, kind_of
 from agent.health.kernel_log import JOURNAL_FIX, KMSG_FIX, Log, Source, choose, open_log
 from agent.health.kmsg import Record
 from agent.health.ledger import SHARED as NEWS
-from agent.health.ledger import Ledger, XidNews
+from agent.health.ledger import Ledger, Trouble, XidNews
 from agent.health.xid_lines import SxidLine, UuidLine, XidLine, continues, parse
 
 LOG = logging.getLogger("gpuvigil.xid")
@@ -40,6 +40,8 @@ PATIENCE_S: Final = 10.0
 """How long to wait for the child to say whether it reads a driver or the simulator."""
 SAVE_CURSOR_EVERY_S: Final = 30.0
 MESSAGE_PARTS: Final = 3
+TROUBLE_KEPT: Final = 64
+TROUBLE_TEXT: Final = 300
 MOST_SWITCH_SERIES: Final = 64
 FIRST_WAIT_S: Final = 3.0
 """The very first run waits this long for the gpu collector to say which backend it reads."""
@@ -73,6 +75,7 @@ class XidCollector:
         self._learned: dict[str, str] = {}
         self._pending: list[str] = []
         self._kinds: Counter[str] = Counter()
+        self._trouble: deque[Trouble] = deque(maxlen=TROUBLE_KEPT)
         self._switches: Counter[tuple[str, str, str, str, str]] = Counter()
         self._saved = time.monotonic()
 
@@ -100,7 +103,7 @@ class XidCollector:
         self._ledger.settle(now)
         if self._counted() != before or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
-        self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""))
+        self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""), tuple(self._trouble))
         yield from self._samples()
         if failure is not None:
             raise failure
@@ -188,6 +191,7 @@ class XidCollector:
         said = parse(text)
         if not record.user and (kind := kind_of(text)):
             self._kinds[kind] += 1
+            self._trouble.append(Trouble(record.time, kind, text[:TROUBLE_TEXT]))
         if isinstance(said, SxidLine):
             self._switch(said, record)
         elif isinstance(said, UuidLine):

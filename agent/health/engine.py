@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from agent.health.evidence import Minute, lines
-from agent.health.ledger import Event
+from agent.health.evidence import Minute, lines, trouble
+from agent.health.ledger import Event, Trouble
 from agent.health.verdict import COUNTERS, Facts, State, Verdict, judge_gpu, worst
 from agent.health.xid_state import judge_xids
 
@@ -79,6 +79,7 @@ class Engine:
         events: Iterable[Event],
         minute: Minute,
         now: float,
+        kernel: Sequence[Trouble] = (),
     ) -> list[Verdict]:
         """The verdicts of this moment, each with its time and evidence.
 
@@ -88,6 +89,7 @@ class Engine:
             events: Xids of all GPUs, as the ledger keeps them.
             minute: the last minute's sweeps.
             now: Unix time.
+            kernel: the last lines of trouble in the kernel log.
         """
         for uuid, at in self._settled_at.items():
             self._settled_at[uuid] = min(at, now)  # the clock was set back since: what comes now is later
@@ -103,14 +105,16 @@ class Engine:
         for uuid in by_gpu:
             if uuid not in known:  # a GPU that nobody ever saw answer
                 verdicts.append(self._xids(uuid, "", False, by_gpu, now))
-        return [self._remember(verdict, by_gpu.get(verdict.uuid, []), minute, now) for verdict in verdicts]
+        return [self._remember(verdict, by_gpu.get(verdict.uuid, []), minute, now, kernel) for verdict in verdicts]
 
     def _xids(self, uuid: str, gpu: str, remaps: bool, by_gpu: Mapping[str, list[Event]], now: float) -> Verdict:
         settled = max(self._settled_at.get(key, 0.0) for key in ("", uuid))
         found = judge_xids(by_gpu.get(uuid, ()), now, self._boot_id, settled, remaps)
         return Verdict("xid", found.state, found.reason, found.action, uuid, gpu)
 
-    def _remember(self, verdict: Verdict, events: list[Event], minute: Minute, now: float) -> Verdict:
+    def _remember(
+        self, verdict: Verdict, events: list[Event], minute: Minute, now: float, kernel: Sequence[Trouble]
+    ) -> Verdict:
         key = (verdict.component, verdict.uuid)
         if verdict.state is State.UNKNOWN:  # what was known before is kept until somebody can tell again
             return replace(verdict, since=self._unknown_since.setdefault(key, now))
@@ -119,7 +123,11 @@ class Engine:
         if memory is None or (memory.state, memory.action) != (verdict.state, verdict.action):
             memory = _Memory(verdict.state, verdict.action, now)
             if verdict.state is not State.HEALTHY:
-                memory.evidence = {"minute": minute.summary(verdict.uuid), "kernel": lines(events, now)}
+                memory.evidence = {
+                    "minute": minute.summary(verdict.uuid),
+                    "kernel": lines(events, now),
+                    "trouble": trouble(kernel, now),
+                }
             self._memory[key] = memory
         return replace(verdict, since=memory.since, evidence=memory.evidence)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from agent.gpu.wire import Frame
-from agent.health.ledger import Event
+from agent.health.ledger import Event, Trouble
 
 READINGS: Final = (
     "temperature.core",
@@ -114,3 +114,9 @@ def lines(events: Iterable[Event], now: float) -> list[dict[str, Any]]:
         }
         for event in found[-LINES:]
     ]
+
+
+def trouble(found: Iterable[Trouble], now: float) -> list[dict[str, Any]]:
+    """The other kernel lines of the last minute that tell of trouble on this node (AER, OOM, I/O errors ...)."""
+    young = [line for line in found if now - BEFORE_S <= line.time <= now + 1]
+    return [line._asdict() for line in young[-LINES:]]

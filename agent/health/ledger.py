@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from agent.health import nvlink5
 from agent.health.xid_catalogue import RECOVERY, look_up
@@ -51,15 +51,24 @@ class Event:
     fatal: bool = False
 
 
+class Trouble(NamedTuple):
+    """A line of trouble in the kernel log that is no Xid: when, of which kind (agent.health.kernel_lines), its text."""
+
+    time: float
+    kind: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class XidNews:
     """What the xid collector lends to the judge, as `context.shared["xid"]`: replaced whole at each run.
 
-    `log_error` says why the kernel log cannot be read; empty where it can.
+    `log_error` says why the kernel log cannot be read; empty where it can. `trouble` are the last such lines.
     """
 
     events: tuple[Event, ...]
     log_error: str = ""
+    trouble: tuple[Trouble, ...] = ()
 
 
 SHARED: Final = "xid"

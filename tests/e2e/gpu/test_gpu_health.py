@@ -40,6 +40,9 @@ def test_a_lost_gpu_with_its_evidence(make_node):
     node.until_whole(2)
     node.world.set("thermal_throttle", gpu=1)
     node.until(lambda page: page.one("gpuvigil_gpu_throttle", gpu="1", reason="hw_thermal"))
+    with node.kmsg.open("a") as log:
+        log.write(f"3,1,{int(time.monotonic() * 1e6)},-;pcieport 0000:15:01.0: AER: Uncorrectable error received\n")
+    node.until(lambda page: page.one("gpuvigil_kernel_events_total", kind="pcie_aer") == 1)
     node.world.set("xid", gpu=1, code=79, kmsg=node.kmsg)
     node.world.set("gpu_lost", gpu=1)
     page = node.until(lambda page: state(page, "presence", "1") == 2 and state(page, "xid", "1") == 2)
@@ -52,6 +55,7 @@ def test_a_lost_gpu_with_its_evidence(make_node):
     assert lost["evidence"]["minute"]["readings"]["temperature.core"]["max"] > 30
     xid = next(each for each in document["verdicts"] if each["component"] == "xid" and each["gpu"] == "1")
     assert "fallen off the bus" in xid["evidence"]["kernel"][0]["text"]
+    assert "AER" in lost["evidence"]["trouble"][0]["text"]
     assert document["state"] == "unhealthy"
     node.restart()  # nothing of it is forgotten
     page = node.until(lambda page: state(page, "presence", "1") == 2 and state(page, "xid", "1") == 2)

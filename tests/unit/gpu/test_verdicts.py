@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.health.baseline import compare, hcas
 from agent.health.engine import Engine, Settled, of_gpu
 from agent.health.evidence import Minute
-from agent.health.ledger import Event
+from agent.health.ledger import Event, Trouble
 from agent.health.verdict import INSPECT, Facts, State, Verdict, judge_gpu, worst
 from agent.health.xid_catalogue import look_up
 from agent.health.xid_state import LOOK_BACK_S, judge_xids
@@ -197,6 +197,19 @@ def test_since_and_evidence_are_those_of_the_change() -> None:
     later = judged(engine, facts(remap_pending=1), now=NOW + 500)["memory"]
     assert first.since == later.since == NOW + 10
     assert [line["xid"] for line in later.evidence["kernel"]] == ["63"]
+
+
+def test_kernel_lines_of_the_last_minute_are_evidence() -> None:
+    engine = Engine("boot3")
+    said = [
+        Trouble(NOW - 300, "io_error", "long ago"),
+        Trouble(NOW - 20, "pcie_aer", "pcieport 0000:15:01.0: AER: Multiple Corrected error received"),
+    ]
+    (lost,) = (
+        each for each in engine.judge([facts(False)], [], [], Minute([]), NOW, said) if each.component == "presence"
+    )
+    assert [line["kind"] for line in lost.evidence["trouble"]] == ["pcie_aer"]
+    json.dumps(engine.dump())
 
 
 def test_unknown_keeps_what_was_known() -> None:

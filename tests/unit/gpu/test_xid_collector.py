@@ -1,6 +1,7 @@
 """The xid collector without any GPU collector beside it: the kernel log alone, on a real driver's terms."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from agent.intake import Intake
 
 
 @pytest.fixture
-def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> XidCollector:
+def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[XidCollector]:
     monkeypatch.setattr(xid, "FIRST_WAIT_S", 0.0)  # nobody will say which backend this is
     monkeypatch.setattr(xid, "PATIENCE_S", 0.0)
     (tmp_path / "kmsg").touch()
-    return XidCollector(XidSettings(kmsg=tmp_path / "kmsg"), Context(str(tmp_path / "state"), str(tmp_path)))
+    settings = XidSettings(source="kmsg", kmsg=tmp_path / "kmsg")  # never this machine's own journal
+    made = XidCollector(settings, Context(str(tmp_path / "state"), str(tmp_path)))
+    yield made
+    made.close()
 
 
 def page(collector: XidCollector) -> dict[str, float]:
