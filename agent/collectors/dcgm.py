@@ -22,6 +22,8 @@ from agent.gpu.node import SHARED, GpuNode
 from agent.gpu.series import FEATURES
 from agent.inference.page import Labels, Page, read_page
 
+AUTO: Final = "auto"
+USUAL_URL: Final = "http://127.0.0.1:9400/metrics"
 PAGE_LIMIT: Final = 8 << 20
 CHUNK: Final = 1 << 16
 BUSY: Final = 0.5
@@ -37,6 +39,10 @@ FIELDS: Final[dict[str, tuple[str, Metric, tuple[str, ...]]]] = {
     "DCGM_FI_PROF_PIPE_FP64_ACTIVE": ("pipe.fp64", m.PIPE_ACTIVITY, ("fp64",)),
     "DCGM_FI_PROF_PIPE_FP32_ACTIVE": ("pipe.fp32", m.PIPE_ACTIVITY, ("fp32",)),
     "DCGM_FI_PROF_PIPE_FP16_ACTIVE": ("pipe.fp16", m.PIPE_ACTIVITY, ("fp16",)),
+    "DCGM_FI_PROF_PIPE_INT_ACTIVE": ("pipe.integer", m.PIPE_ACTIVITY, ("integer",)),
+    "DCGM_FI_PROF_PIPE_TENSOR_HMMA_ACTIVE": ("pipe.hmma", m.PIPE_ACTIVITY, ("hmma",)),
+    "DCGM_FI_PROF_PIPE_TENSOR_IMMA_ACTIVE": ("pipe.imma", m.PIPE_ACTIVITY, ("imma",)),
+    "DCGM_FI_PROF_PIPE_TENSOR_DFMA_ACTIVE": ("pipe.dfma", m.PIPE_ACTIVITY, ("dfma",)),
     "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_tx", m.PCIE_TX, ()),
     "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_rx", m.PCIE_RX, ()),
 }
@@ -48,9 +54,9 @@ class DcgmSettings(Settings):
 
     period: Duration = Field(default=15.0, gt=0, description="Time between two runs; DCGM itself samples seldom.")
     url: str | None = Field(
-        default=None,
-        pattern=r"^https?://",
-        description="Page of a local dcgm-exporter, such as http://127.0.0.1:9400/metrics; none asks nobody.",
+        default=AUTO,
+        pattern=r"^(auto$|https?://)",
+        description="Page of a local dcgm-exporter; auto asks its usual port where a GPU lacks GPM, null asks nobody.",
     )
     timeout: Duration = Field(default=3.0, gt=0, description="Longest wait for the page.")
 
@@ -72,17 +78,23 @@ class Dcgm:
         return node if isinstance(node, GpuNode) else None
 
     def collect(self) -> Iterable[Sample]:
-        node = self._node()
-        if self._settings.url is None or node is None or node.inventory is None:
+        node, url = self._node(), self._settings.url
+        if url is None or node is None or node.inventory is None:
             return
+        gpus = list(node.client.view().readings())
+        auto = url == AUTO
+        if auto:
+            if all("dram_ratio" in gpu["keys"] for gpu, _ in gpus):
+                return
+            url = USUAL_URL
         try:
-            page = self._read(self._settings.url)
+            page = self._read(url)
         except (urllib.error.URLError, OSError) as error:
             node.lent_features = frozenset()
-            raise PartialFailure("dcgm", f"{self._settings.url}: {error}") from None
-        view = node.client.view()
+            if auto and _nobody_there(error):
+                return
+            raise PartialFailure("dcgm", f"{url}: {error}") from None
         lent: set[tuple[str, str]] = set()
-        gpus = list(view.readings())
         for gpu, readings in gpus:
             for key, sample in self._of_gpu(page, node, gpu, readings):
                 lent.add((str(gpu["uuid"]), key))
@@ -90,7 +102,7 @@ class Dcgm:
         features = {key: feature for feature, key in FEATURES.items()}
         node.lent_features = frozenset((uuid, features[key]) for uuid, key in lent if key in features)
         if page.errors or page.cut:
-            raise PartialFailure("dcgm_page", f"{self._settings.url}: {page.errors} bad lines, cut: {page.cut}")
+            raise PartialFailure("dcgm_page", f"{url}: {page.errors} bad lines, cut: {page.cut}")
 
     def _read(self, url: str) -> Page:
         with urllib.request.urlopen(url, timeout=self._settings.timeout) as answer:
@@ -112,6 +124,11 @@ class Dcgm:
             yield key, Sample(metric, (*labels, *more), value)
             if key == "dram_ratio" and "dram_peak" in readings:
                 yield "dram_bytes", Sample(m.DRAM_BANDWIDTH, labels, value * readings["dram_peak"])
+
+
+def _nobody_there(error: OSError) -> bool:
+    """Nothing listens at the usual port, or something else does."""
+    return isinstance(getattr(error, "reason", None), ConnectionRefusedError) or getattr(error, "code", 0) == 404
 
 
 def _value(rows: list[tuple[Labels, float]], uuid: str) -> float | None:

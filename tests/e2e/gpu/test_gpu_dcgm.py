@@ -97,4 +97,17 @@ def test_no_exporter_there_is_a_failure_that_names_it(make_node):
     node.until(lambda page: page.all("gpuvigil_gpu_up"))
     with pytest.raises(PartialFailure, match=r"http://127\.0\.0\.1:1/"):
         collect(Dcgm(DcgmSettings(url="http://127.0.0.1:1/"), node.context))
-    assert collect(Dcgm(DcgmSettings(), node.context)) == {}
+    assert collect(Dcgm(DcgmSettings(url=None), node.context)) == {}
+
+
+def test_the_usual_port_is_asked_only_where_a_gpu_lacks_gpm(make_node, serve, monkeypatch):
+    pages, url = serve
+    monkeypatch.setattr("agent.collectors.dcgm.USUAL_URL", "http://127.0.0.1:1/metrics")
+    node = make_node(world={"gpus": 1, "profile": "a40"})
+    node.until(lambda page: page.all("gpuvigil_gpu_power_watts"))
+    dcgm = Dcgm(DcgmSettings(), node.context)
+    assert collect(dcgm) == {}  # nobody is there: no failure either
+    monkeypatch.setattr("agent.collectors.dcgm.USUAL_URL", url)
+    pages["/metrics"] = PAGE.format(uuid=node.world.gpus[0].uuid, dram=0.25, sm=0.5)
+    assert collect(dcgm)["gpuvigil_gpu_dram_bandwidth_ratio"] == [0.25]
+    assert node.page().one("gpuvigil_gpu_feature_supported", feature="dram_bandwidth") == 1
