@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from agent.base.catalogue.central import EXHAUSTION
+from agent.base.catalogue.central import CAPACITY_ERROR, CAPACITY_STATE, EXHAUSTION
 from alerts.central.history import Bounds, History
 from alerts.central.page import Line, families, labelled
 from alerts.central.promread import Reader
 from alerts.central.settings import Capacity
 from alerts.central.watching import View, Watching
-from alerts.detect.capacity import exhaustion
+from alerts.detect.capacity import Exhaustion, exhaustion
 
 
 class CapacityWatch(Watching):
@@ -52,19 +52,29 @@ class CapacityWatch(Watching):
         warm = 0
         for column, key in enumerate(self.history.ring.keys):
             there = np.flatnonzero(~np.isnan(values[:, column]))
-            if not len(there) or times[there[-1]] - times[there[0]] < settings.min_history:
+            if not len(there):
                 continue
-            found = exhaustion(times, values[:, column], settings.limit, settings.horizon)
+            found = Exhaustion("warming_up")
+            if times[there[-1]] - times[there[0]] >= settings.min_history:
+                found = exhaustion(times, values[:, column], settings.limit, settings.horizon)
+            own = {"monitor": settings.name}
+            lines.append(Line(CAPACITY_STATE, labelled(key, own | {"state": found.state}), 1.0))
             if found.state == "warming_up":
                 continue
             warm += 1
+            if found.error is not None:
+                lines.append(Line(CAPACITY_ERROR, labelled(key, own), found.error))
             for name, seconds in (("low", found.low), ("expected", found.expected), ("high", found.high)):
                 if seconds is not None:
-                    labels = labelled(key, {"monitor": settings.name, "bound": name})
-                    lines.append(Line(EXHAUSTION, labels, seconds))
+                    lines.append(Line(EXHAUSTION, labelled(key, own | {"bound": name}), seconds))
         series = self.history.ring.series
         if not series:
             return View("no_data", "the query has no series")
         if not warm:
-            return View("warming_up", f"no series has {settings.min_history:.0f} s of history yet", series)
+            return View(
+                "warming_up",
+                f"no series has {settings.min_history:.0f} s of history yet",
+                series,
+                found=families(lines),
+            )
         return View("ok", f"{warm} of {series} series judged", series, found=families(lines))

@@ -119,7 +119,14 @@ def _gpu_resources() -> list[Capacity]:
 
 
 def _inference_resources() -> list[Capacity]:
-    return [_resource("kv-cache", f"max by (cluster, node, engine, model) (max_over_time({llm.KV_CACHE.name}[1h]))")]
+    by = "cluster, node, engine, model"
+    rate = f"sum by ({by}) (rate({llm.GENERATED_TOKENS.name}[5m]))"
+    queued = f"sum by ({by}) (avg_over_time({llm.WAITING.name}[5m])) >= 1"
+    return [
+        _resource("kv-cache", f"max by ({by}) (max_over_time({llm.KV_CACHE.name}[1h]))"),
+        # What an engine can do is known from when requests waited: until it has, no forecast is made.
+        _resource("request-load", f"max_over_time(({rate})[1h:5m]) / max_over_time(({rate} and {queued})[14d:1h])"),
+    ]
 
 
 _MONITORS = {"gpu": _gpu, "inference": _inference, "node": _node, "training": _training}

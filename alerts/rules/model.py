@@ -33,6 +33,7 @@ ACTIONS: Final[dict[str, str]] = {
     "SCALE_OUT": "Add replicas or shed load; look at queue and KV cache first",
     "REVIEW_PLAN": "Find the slow-down (stragglers, idle GPUs, storage) or correct the plan",
     "SAVE_CHECKPOINT": "Look at the storage and the job's save hook; have the job save now",
+    "ADD_CAPACITY": "Order or free capacity before the date; find out what grows",
     "FREE_SPACE": "Shorten retention or order disks",
     "NONE": "Nothing to do: this alert shows that alerting works",
 }

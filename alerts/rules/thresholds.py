@@ -60,8 +60,10 @@ class Timings(Model):
     ttft_burn_fast: Timing = Timing(hold="2m", keep="5m")
     ttft_burn_slow: Timing = Timing(hold="15m")
     training_eta_deviates: Timing = Timing(hold="10m", keep="30m")
+    training_pace_drops: Timing = Timing(hold="10m", keep="30m")
     checkpoint_stale: Timing = Timing()
     disk_full_14d: Timing = Timing(hold="1h", keep="6h")
+    resource_exhausted_14d: Timing = Timing(hold="1h", keep="6h")
 
 
 class Links(Model):
@@ -116,7 +118,9 @@ class Thresholds(Model):
     eta_deviation: float = Field(default=0.15, gt=0, description="Deviation from the plan that alerts.")
     checkpoint_intervals: float = Field(default=1.5, gt=1, description="A checkpoint may be this many intervals old.")
     job_memory: Duration = Field(default=86400.0, gt=0, description="How long a pause of a job is remembered.")
-    disk_horizon: Duration = Field(default=1209600.0, gt=0, description="Fuller than this ahead is a ticket.")
+    disk_horizon: Duration = Field(
+        default=1209600.0, gt=0, description="A resource that is full sooner than this is a ticket."
+    )
     disk_window: Duration = Field(default=259200.0, gt=0, description="History the straight line is drawn through.")
     disk_history: Duration = Field(default=86400.0, gt=0, description="Less history than this is no forecast.")
     disk_free: float = Field(default=0.4, gt=0, le=1, description="A share of free space above this never alerts.")

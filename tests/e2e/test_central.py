@@ -210,6 +210,8 @@ def test_central_watches_a_real_prometheus(house):
         assert bounds["expected"].value == pytest.approx(10 * 86400, rel=0.1)
         assert bounds["low"].value <= bounds["expected"].value
         assert bounds["expected"].labels["monitor"] == "disk"
+        (answer,) = house.samples("gpuvigil_capacity_state")
+        assert answer.labels["state"] == "ok"
 
         house.target.spike = 1.0
         anomalous = {("by-prophet", "a"), ("by-ewma", "a")}

@@ -70,6 +70,22 @@ EXHAUSTION = Metric(
     ("monitor", "bound"),
     dynamic=True,
 )
+CAPACITY_STATE = Metric(
+    "gpuvigil_capacity_state",
+    "gauge",
+    "1 for the answer in force: ok (a date stands), none (no end in sight), disagree (one method alone sees an end), "
+    "warming_up.",
+    labels=("monitor", "state"),
+    dynamic=True,
+)
+CAPACITY_ERROR = Metric(
+    "gpuvigil_capacity_error_ratio",
+    "gauge",
+    "By how much the growth foreseen three days ago missed that which came, as a share of the limit.",
+    "ratio",
+    ("monitor",),
+    dynamic=True,
+)
 
 CENTRAL_BUILD = Metric(
     "gpuvigil_central_build", "info", "Version of the central service.", labels=("version", "python")

@@ -1,14 +1,14 @@
-"""Storage that runs full."""
+"""Storage and other resources that run out."""
 
 from __future__ import annotations
 
 from agent.base.catalogue import central, node
 from alerts.rules.model import Alert, Case, Firing, Group, Runbook
-from alerts.rules.promql import number
+from alerts.rules.promql import number, per
 from alerts.rules.series import DRILLED, NODE, drill_on
 from alerts.rules.thresholds import Thresholds, duration
 
-GROUP = Group("gpuvigil-storage", "Storage that runs full")
+GROUP = Group("gpuvigil-storage", "Storage and other resources that run out")
 
 DISK = {**NODE, "mountpoint": "/data"}
 FS = {**DISK, "device": "/dev/sda1", "fstype": "ext4"}
@@ -107,6 +107,66 @@ def disk_full_14d(t: Thresholds) -> Alert:
                 },
                 {"2h": (Firing({**DISK, **DRILLED}, told("10d 0h 0m 0s")),)},
                 step,
+            ),
+        ),
+    )
+
+
+@GROUP.alert
+def resource_exhausted_14d(t: Thresholds) -> Alert:
+    """Whatever the centre forecasts beside file systems, which have an alert of their own."""
+    memory = {**NODE, "monitor": "gpu-memory", "gpu": "3", "uuid": "GPU-3"}
+    where = {**NODE, "monitor": "gpu-memory"}
+
+    def forecast(seconds: str, bound: str = "expected") -> dict[str, str]:
+        return {central.EXHAUSTION(bound=bound, **memory): seconds}
+
+    def told(left: str) -> str:
+        return f"gpu-memory of n1 is expected to be exhausted in {left}."
+
+    return Alert(
+        name="ResourceExhausted14d",
+        severity="ticket",
+        fault="resource_exhausted",
+        scope="node",
+        action="ADD_CAPACITY",
+        condition=per("node", central.EXHAUSTION(bound="expected", mountpoint=""), "monitor", op="min")
+        + f" < {number(t.disk_horizon)}",
+        timing=t.timings.resource_exhausted_14d,
+        summary="{{ $labels.monitor }} of {{ $labels.node }} is running out",
+        description="{{ $labels.monitor }} of {{ $labels.node }} is expected to be exhausted in"
+        " {{ $value | humanizeDuration }}.",
+        dashboard="fleet",
+        runbook=Runbook(
+            meaning="By the central service's forecast a resource of the node (GPU memory, KV cache, request load "
+            "against measured throughput, power) reaches its limit within the horizon. Two methods agree on it.",
+            impact="GPU memory: allocations fail. KV cache and request load: requests queue, then time out. Power: "
+            "clocks are cut.",
+            diagnosis="1. `gpuvigil_capacity_exhaustion_seconds` with bounds low and high, and "
+            "`gpuvigil_capacity_error_ratio`: how sure is it?\n"
+            "2. What grows, and since when: a roll-out, longer prompts, a new tenant, a leak?",
+            mitigation="Add replicas or nodes, move load away, or end what leaks; raise the limit if it is too low.",
+        ),
+        cases=(
+            Case(
+                "fires after the hold, resolves when the end is out of sight",
+                forecast("864000x30 stale"),
+                {"30m": (), "2h": (Firing(where, told("10d 0h 0m 0s")),), "30h": ()},
+                "30m",
+            ),
+            Case("just under: the horizon exactly", forecast("1209600x20"), {"6h": ()}, "30m"),
+            Case("only the early bound lies within the horizon", forecast("864000x20", "low"), {"6h": ()}, "30m"),
+            Case(
+                "file systems are DiskFull14d's to tell",
+                {central.EXHAUSTION(monitor="disk", bound="expected", **FS): "864000x20"},
+                {"6h": ()},
+                "30m",
+            ),
+            Case(
+                "a drill on the node labels it",
+                {**forecast("864000x20"), **drill_on("node", NODE)},
+                {"6h": (Firing({**where, **DRILLED}, told("10d 0h 0m 0s")),)},
+                "30m",
             ),
         ),
     )

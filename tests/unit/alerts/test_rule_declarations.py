@@ -19,7 +19,7 @@ ALERTS = registry.alerts(DEFAULT)
 FIRST = {alert.name: alert for alert in reversed(ALERTS)}
 ASKED_FOR = {
     "GpuLost", "GpuXid", "GpuDriverHung", "GpuMissing", "AgentDown", "AgentStale", "HealthzSlow", "TtftBurn",
-    "TrainingEtaDeviates", "CheckpointStale", "DiskFull14d", "Watchdog",
+    "TrainingEtaDeviates", "TrainingPaceDrops", "CheckpointStale", "DiskFull14d", "ResourceExhausted14d", "Watchdog",
 }  # fmt: skip
 
 

@@ -219,10 +219,25 @@ def test_capacity_says_when_and_shows_nothing_where_there_is_no_end(prometheus):
     watch = CapacityWatch(settings, prometheus.reader(), clock=lambda: 10 * 86400.0)
     watch.turn()
     assert watch.view.state == "ok"
-    found = {(s.labels["engine"], s.labels["bound"]): s.value for s in samples(watch)}
+    found = {(s.labels["engine"], s.labels["bound"]): s.value for s in samples(watch) if "bound" in s.labels}
     assert {engine for engine, _ in found} == {"a"}
     assert found["a", "expected"] == pytest.approx(10 * 86400, rel=0.1)
     assert found["a", "low"] <= found["a", "expected"]
+    answers = {s.labels["engine"]: s.labels["state"] for s in samples(watch) if "state" in s.labels}
+    assert answers == {"a": "ok", "b": "none"}
+    errors = [s.value for s in samples(watch) if s.name == "gpuvigil_capacity_error_ratio"]
+    assert len(errors) == 2
+    assert max(errors) < 0.01
+
+
+def test_a_resource_that_is_too_young_says_so(prometheus):
+    prometheus.series = {A: lambda t: 0.5 if t > 9.5 * 86400 else float("nan")}
+    watch = CapacityWatch(
+        Capacity(name="disk", query="x", step="1h", history="10d"), prometheus.reader(), clock=lambda: 10 * 86400.0
+    )
+    watch.turn()
+    assert watch.view.state == "warming_up"
+    assert [s.labels["state"] for s in samples(watch)] == ["warming_up"]
 
 
 def test_training_without_a_total_or_a_job_says_so(prometheus):
