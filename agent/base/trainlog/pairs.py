@@ -34,7 +34,8 @@ _NAMED: Final = re.compile(
     r"(?:^|[\s,|;])(?:(?:global_step|num_updates)[:=]\s*|(?:step|iteration|iter)=)" + _NUMBER, re.A
 )
 _NAMES: Final = {
-    "loss": r"(?<!val )(?<!valid )(?<!validation )(?<!eval )(?<!test )(?<!best )(?:train(?:ing)?[_/ ])?(?:lm[_ ])?loss",
+    "loss": r"(?:(?<![a-z] )|(?<!val )(?<!valid )(?<!validation )(?<!eval )(?<!test )(?=[a-z_/]*loss=))"
+    r"(?:train(?:ing)?[_/ ])?(?:(?:lm|total|avg|mean)[_ ])?loss",
     "validation_loss": r"(?:val|valid|validation|eval)[_/ ]loss",
     "learning_rate": r"lr|learning[_ ]rate",
     "grad_norm": r"grad[_ ]norm|gnorm",
