@@ -30,6 +30,7 @@ from agent.base.trainlog.nemo import Nemo, NemoBar
 from agent.base.trainlog.pairs import Pairs
 from agent.base.trainlog.parser import NEVER, Parser
 from agent.base.trainlog.progress import Progress
+from agent.base.trainlog.table import Table
 from agent.base.trainlog.torchtitan import TorchTitan
 from agent.base.trainlog.torchtune import TorchTune
 from agent.base.trainlog.verl import Verl
@@ -40,7 +41,7 @@ FORMATS: Final[dict[str, type[Parser]]] = {
     kind.name: kind
     for kind in (
         *(Megatron, Nanotron, Nemo, NemoBar, TorchTitan, TorchTune, MlLog, NanoGpt, LlmC, LitGpt, JsonLines),
-        *(HuggingFace, DeepSpeed, Verl, Pairs),
+        *(HuggingFace, DeepSpeed, Verl, Table, Pairs),
     )
 }
 """Every format by name; the earlier one is preferred where two read a log equally well."""

@@ -69,6 +69,7 @@ TUNE_LOG = "Step 10 | loss:1.5873 lr:2e-05 tokens_per_second_per_gpu:1234.5 grad
 LITGPT = "Epoch 1 | iter 128 step 24 | loss train: 10.967, val: 9.123 | iter time: 421.22 ms (step)"
 VERL = "step:12 - actor/grad_norm:0.51 - actor/lr:1e-06 - timing_s/step:48.70 - perf/throughput:3283.42"
 PAIRS = "[2026-01-02 03:04:05] Step 10/1000 | Loss: 2.31 | LR: 1e-4 | step time: 350.5ms | Tokens/s: 51200.5"
+CSV = "step,max_steps,loss,lr,iter_time_ms\r10,6200,10.91,0.0012,715.5"
 VALIDATION = " validation loss at iteration 100 | lm loss value: 7.487306E+00 | lm loss PPL: 1.785E+03 |"
 TIMERS = "time (ms) | forward-compute: 310.50 | backward-params-all-reduce: 120.25 | optimizer: 40.75"
 
@@ -100,8 +101,22 @@ LINES = [
     ("litgpt", LITGPT),
     ("verl", VERL),
     ("pairs", PAIRS),
+    ("csv", CSV),
 ]
-OPEN_ENDED = {TIMERS, PIPELINE, SHARES, NEMO, LLMC_MAIN, BUILD_NANOGPT, EVALUATION, NANOTRON, TUNE_LOG, VERL, PAIRS}
+OPEN_ENDED = {
+    TIMERS,
+    PIPELINE,
+    SHARES,
+    NEMO,
+    LLMC_MAIN,
+    BUILD_NANOGPT,
+    EVALUATION,
+    NANOTRON,
+    TUNE_LOG,
+    VERL,
+    PAIRS,
+    CSV,
+}
 """Lines that end in a bare number: of one cut off inside that number nobody can say so."""
 BAD = ("banana", "", "1.2E", "1.0.5E+00", "1.", "1,2", "--3", "12x", "0x1F", "1e+", "1.5#2", "٣", "1_0")
 
@@ -178,6 +193,9 @@ NUMBERS = [
     ("verl", VERL, "0.51", "grad_norm"),
     ("verl", VERL, "48.70", "step_seconds"),
     ("verl", VERL, "3283.42", "tokens_per_second_gpu"),
+    ("csv", CSV, "10.91", "loss"),
+    ("csv", CSV, "0.0012", "learning_rate"),
+    ("csv", CSV, "715.5", "step_seconds"),
     ("pairs", PAIRS, "2.31", "loss"),
     ("pairs", PAIRS, "1e-4", "learning_rate"),
     ("pairs", PAIRS, "350.5ms", "step_seconds"),
@@ -212,6 +230,8 @@ def test_a_damaged_number_is_absent_named_and_counted(name: str, line: str, good
     assert whole is not None
     parser = opened(name, line)
     assert line.count(good) == 1
+    if name == "csv":
+        bad = bad.replace(",", ";") or "none at all"  # a comma is another cell, and an empty cell is no damage
     record = parser.feed(line.replace(good, json.dumps(bad) if name in ("json", "mllog") else bad))
     assert record is not None
     assert parser.unparsed == 1
@@ -255,7 +275,7 @@ def test_a_line_cut_off_anywhere_gives_no_new_value(case: tuple[str, str], data:
     assert whole is not None
     end = len(line)
     if line in OPEN_ENDED:
-        end -= len(re.split(r"[\s:]", line)[-1])
+        end -= len(re.split(r"[\s:,]", line)[-1])
     parser = opened(name, line)
     record = parser.feed(line[: data.draw(st.integers(0, end))])
     absent_or_as_whole(record, whole)

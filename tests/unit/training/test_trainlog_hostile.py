@@ -26,6 +26,7 @@ REAL = (
     '{"step": 10, "loss": 1.25, "time": "2025-01-01T00:00:00Z"}',
     '{"log":"step:13/1750 train_loss:6.2 train_time:405ms step_avg:1ms\\n","time":"2025-01-01T00:00:00.1Z"}',
     "s:250 trl:6.48 lr:0.0006 norm:0.31",
+    "step,total_steps,loss,time\r10,6200,10.91,74701.0",
     "1|10|Loss: 1.58: 10%|█  | 10/100 [00:12<01:48,  1.21s/it]",
     "Step 10 | loss:1.5873 lr:2e-05 grad_norm:0.4 ",
     "iteration: 1 / 15 | consumed_tokens: 2.1M | elapsed_time_per_iteration_ms: 4.71K | lm_loss: 5.32",

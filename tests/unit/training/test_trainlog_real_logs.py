@@ -29,6 +29,8 @@ def progress_lines(path: Path) -> int:
         return sum("%|" in line and "/16 [" in line for line in text.split("\n"))
     if path.name.startswith("meg"):
         return text.count("elapsed time per iteration (ms)")
+    if path.suffix == ".csv":
+        return text.strip().count("\n")  # a line of names above them
     if path.name.startswith("llmc"):
         return sum(line.startswith("s:") for line in text.split("\n"))
     return sum(line.startswith("step:") for line in text.split("\n"))
@@ -44,9 +46,10 @@ LOGS = [pytest.param(path, id=path.name) for path in sorted(EXCERPTS.glob("*.log
     for path in (
         *sorted((WHOLE / "bigscience").glob("*.out")),
         *sorted(RAW.glob("*.log")),
+        *sorted((WHOLE / "modded_nanogpt").glob("*.csv")),
     )
 ]
-FORMAT = {"meg": "megatron", "hf_": "huggingface", "hug": "huggingface", "llm": "llm.c"}
+FORMAT = {"meg": "megatron", "hf_": "huggingface", "hug": "huggingface", "llm": "llm.c", "tra": "csv"}
 
 
 @pytest.mark.parametrize("path", LOGS)

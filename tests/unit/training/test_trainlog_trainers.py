@@ -148,6 +148,33 @@ def test_steps_numbered_anew_each_epoch_are_no_restart() -> None:
     assert (run.step, run.restarts) == (200, 0)
 
 
+def test_a_table_of_lightning_has_lines_of_training_and_of_validation() -> None:
+    parser, records = read(
+        "epoch,lr-AdamW,step,train_loss_epoch,train_loss_step,val_loss",
+        "0,0.001,,,,",
+        "0,,49,,0.512,",
+        "0,,99,,,0.61",
+        "1,,149,0.55,0.41,",
+    )
+    assert parser.chosen is not None
+    assert parser.chosen.name == "csv"
+    assert [(one.step, one.loss, one.validation_loss) for one in records] == [
+        (49, 0.512, None),
+        (99, None, 0.61),
+        (149, 0.41, None),
+    ]
+
+
+def test_a_table_says_what_its_lines_are_of() -> None:
+    _, records = read("step,total_steps,kind,loss,train_time_ms", "0,6200,val_loss,10.9,285.0", "1,6200,,,400.0")
+    assert (records[0].validation_loss, records[0].loss, records[0].elapsed) == (10.9, None, pytest.approx(0.285))
+    assert (records[1].step, records[1].total_steps, records[1].loss) == (1, 6200, None)
+
+
+def test_a_table_without_steps_is_left_alone() -> None:
+    assert read(",worker,gpu,time,batch_time_norm", "0,0,25,1,476")[1] == []
+
+
 def test_a_text_file_with_a_line_for_each_value() -> None:
     run = run_of("step=120", "total_steps=1000", "loss=2.31", "tokens_per_second=51200", "mfu=41%")
     assert (run.step, run.steps_planned, run.loss) == (120, 1000, 2.31)
