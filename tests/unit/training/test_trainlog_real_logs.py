@@ -30,7 +30,7 @@ def progress_lines(path: Path) -> int:
     if path.name.startswith("meg"):
         return text.count("elapsed time per iteration (ms)")
     if path.suffix == ".csv":
-        return text.strip().count("\n")  # a line of names above them
+        return sum(line[:1].isdigit() for line in text.split("\n"))
     if path.name.startswith("llmc"):
         return sum(line.startswith("s:") for line in text.split("\n"))
     return sum(line.startswith("step:") for line in text.split("\n"))
