@@ -19,7 +19,7 @@ from statistics import median
 sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: `agent` would be the file there
 
 from bench.harness.failures import healthy
-from bench.harness.node import LAST_STEP, Node, Usage
+from bench.harness.node import LAST_STEP, Node, Page, Usage
 
 DAY = 86_400.0
 SCRAPE = 15.0
@@ -92,13 +92,17 @@ def main() -> int:
 
 
 def soak(node: Node, life: float, speed: float, settle: float) -> int:
-    days, usages, states, scrapes = Days(node), [node.usage()], [], 0
+    days, usages, states, scrapes, dropped = Days(node), [node.usage()], [], 0, 0
     began, due = time.monotonic(), 0.0
     while (now := (time.monotonic() - began) * speed) < life:
         days.go_on(now)
-        node.ask("/metrics")
-        page = node.page() if scrapes % 100 == 0 else None
-        scrapes += 1
+        page = None
+        try:
+            _, body = node.ask("/metrics")
+            page = Page(body.decode()) if scrapes % 100 == 0 else None
+            scrapes += 1
+        except OSError:  # at this pace the limit of 10 s for a request is a moment of ours
+            dropped += 1
         usages.append(node.usage())
         states.append(node.state_bytes())
         if page is not None:
@@ -121,6 +125,7 @@ def soak(node: Node, life: float, speed: float, settle: float) -> int:
 
     line("soak_hours", life / 3600, "hours")
     line("soak_scrapes", scrapes, "scrapes")
+    line("soak_scrapes_dropped", dropped, "scrapes")
     line("soak_child_restarts", page.value("gpuvigil_gpu_child_restarts_total") or 0.0, "processes")
     line("soak_rss_mb", held(late, "rss"), "MB")
     line("soak_rss_growth_mb", held(late, "rss") - held(early, "rss"), "MB", RSS_GROWTH_MB)

@@ -171,17 +171,7 @@ def loads(
     environ: Mapping[str, str] | None = None,
 ) -> M:
     """As `load`, from text; `name` stands for the file in messages."""
-    loader = _Lines(text)
-    try:
-        tree = loader.get_single_node()
-        data = loader.construct_document(tree) if tree is not None else {}
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}:1: {error}") from None
-    finally:
-        loader.dispose()
+    tree, data = _read(text, name)
     if not isinstance(data, dict):
         raise ConfigError(f"{name}:1: must be a mapping of settings, got {type(data).__name__}")
     from_environment = environment(os.environ if environ is None else environ)
@@ -194,6 +184,32 @@ def loads(
             for e in error.errors()
         }
         raise ConfigError("\n".join(text for _, text in sorted(problems))) from None
+
+
+def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
+    """The YAML document, as nodes with their places and as values.
+
+    Raises:
+        ConfigError: it is none, whatever PyYAML makes of that.
+    """
+    try:
+        loader = _Lines(text)
+        try:
+            tree = loader.get_single_node()
+            return tree, loader.construct_document(tree) if tree is not None else {}
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}:{line}: the character {chr(error.character)!r} is not allowed in YAML") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}:1: {error}") from None
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own constructors fall over such things as 2001-99-99, !!int x or endless nesting
+        raise ConfigError(f"{name}:1: not YAML that can be read: {error}") from None
 
 
 def _problem(

@@ -225,8 +225,13 @@ class Node:
         return Page(self.ask("/metrics")[1].decode())
 
     def see(self, wanted: Callable[[Page], Any], patience: float = PATIENCE) -> Any:
-        """What `wanted` finds on a page, once it finds anything."""
-        return self.until(lambda: wanted(self.page()), patience)
+        """What `wanted` finds on a page, once it finds anything; asks again if it is not answered."""
+
+        def look() -> Any:
+            with contextlib.suppress(ConnectionError):
+                return wanted(self.page())
+
+        return self.until(look, patience)
 
     # what it holds
 
@@ -247,7 +252,11 @@ class Node:
 
     def state_bytes(self) -> int:
         """Size of all that it keeps on disk, its log left out."""
-        return sum(file.stat().st_size for file in self.state.rglob("*") if file.is_file() and file != self.log)
+        size = 0
+        for file in self.state.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # replaced at this moment
+                size += file.stat().st_size if file.is_file() and file != self.log else 0
+        return size
 
 
 def _resident(process: Path) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -104,7 +103,7 @@ def _pair(header: str) -> tuple[str, bytes] | None:
     try:
         user, colon, password = base64.b64decode(coded.strip(), validate=True).partition(b":")
         return (user.decode("utf-8"), password) if colon else None
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8 in it
         return None
 
 

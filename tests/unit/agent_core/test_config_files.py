@@ -52,6 +52,11 @@ def test_a_collector_may_be_switched_off():
         ("tick: 1s\ntick: 2s", r"config:2: key 'tick' is given twice"),
         ("- a", r"config:1: must be a mapping"),
         ("a: [", r"config:\d"),
+        ("tick: 1s\nlisten: \x01", r"config:2: the character '\\x01' is not allowed"),
+        ("node: 2001-99-99", r"config:1: .*month"),
+        ("node: !!int x", r"config:1: .*int"),
+        ("node: " + "[" * 5000, r"config:1: .*recursion"),
+        ("? [a]\n: b", r"config:1"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text, problem):
