@@ -165,6 +165,7 @@ class Connection(asyncio.Protocol):
             return self._respond(outcome)
         assert self._transport is not None
         self._transport.pause_reading()
+        self.deadline = self._server.now() + self._server.limits.response_seconds
         self._task = asyncio.get_running_loop().create_task(self._later(request, outcome))
         return None
 

@@ -35,7 +35,7 @@ class Limits:
     Attributes:
         connections: open at a time; one more drops the one that has been quiet longest.
         request_seconds: from the first byte of a request to its last, and from connecting to the first.
-        response_seconds: for the client to take the answer.
+        response_seconds: for an answer to be made, and then for the client to take it.
         idle_seconds: between two requests; longer than any scrape interval.
         backlog_bytes: of answers not yet taken by all clients together; above it new requests get 503.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -167,6 +168,18 @@ def test_slow_loris_is_dropped_however_busily_it_dribbles(serve):
     assert said is not None, "it went on for 30 s"
     assert said == b"" or said.startswith(b"HTTP/1.1 408")
     assert served.server.refused["deadline"] >= 1
+
+
+def test_an_answer_that_takes_longer_than_a_request_may_is_given(serve):
+    """Such as a password that waits for its turn to be hashed: the request was whole in time."""
+    served = serve(limits={"request_seconds": 0.2})
+
+    async def patient(request):
+        await asyncio.sleep(2.5)  # the sweeper has looked twice
+        return text("at last")
+
+    served.server.app.route("/patient", patient)
+    assert served.get("/patient").body == b"at last\n"
 
 
 def test_a_client_that_is_never_done_is_counted_once(serve, until):
