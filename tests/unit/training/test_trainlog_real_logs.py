@@ -46,13 +46,13 @@ LOGS = [pytest.param(path, id=path.name) for path in sorted(EXCERPTS.glob("*.log
     for path in (
         *sorted((WHOLE / "bigscience").glob("*.out")),
         *sorted(RAW.glob("*.log")),
-        *sorted((WHOLE / "modded_nanogpt").glob("*.csv")),
     )
 ]
+TABLES = [pytest.param(path, id=f"whole-{path.name}") for path in sorted((WHOLE / "modded_nanogpt").glob("*.csv"))]
 FORMAT = {"meg": "megatron", "hf_": "huggingface", "hug": "huggingface", "llm": "llm.c", "tra": "csv"}
 
 
-@pytest.mark.parametrize("path", LOGS)
+@pytest.mark.parametrize("path", [*LOGS, *TABLES])
 def test_every_progress_line_is_read(path: Path) -> None:
     parser, records = read(path)
     counted = progress_lines(path)
