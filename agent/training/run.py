@@ -134,12 +134,14 @@ class Run:
             self._undated = at is None
             if at is not None:
                 self._date(at)
+        self.ended = False
         self._take_total(record.total_steps)
 
     def _take_total(self, total: int | None) -> None:
         if total is not None:
             self.total = total or None
-        self.ended = self.steps_planned is not None and self.step is not None and self.step >= self.steps_planned > 0
+        planned = self.steps_planned
+        self.ended = self.ended or (planned is not None and self.step is not None and self.step >= planned > 0)
 
     def _forget(self) -> None:
         """Another run of the same job: counters go on, facts do not."""

@@ -212,3 +212,13 @@ def test_a_run_takes_back_a_total() -> None:
     run.take(Progress(step=0, total_steps=100), 1.0)
     run.take(Progress(step=1, total_steps=0), 2.0)
     assert run.steps_planned is None
+
+
+def test_a_total_told_late_does_not_wake_a_run_that_is_over() -> None:
+    run = Run()
+    run.take(Progress(step=50), 1.0)
+    run.take(Progress(ended=True), 2.0)
+    run.take(Progress(total_steps=1000), 3.0)
+    assert run.ended
+    run.take(Progress(step=51), 4.0)
+    assert not run.ended
