@@ -5,9 +5,9 @@ For each series, with s2 = sigma^2, T points and SSR the squared residuals, the 
     -T/2 ln s2 - SSR / (2 s2) - 1/2 (theta - mu)' D (theta - mu) - |delta|_1 / tau - 2 s2
 
 The data enter only as G = X'X, C = X'y and y'y, so iterations never touch the points. Given s2 it is a lasso on
-delta with ridges beside it: ADMM (delta = z, soft threshold) finds which deltas are not zero, then the system on
-that support is solved exactly and checked against the conditions of the optimum; where they fail, ADMM goes on.
-Given theta, s2 = (-T + sqrt(T^2 + 16 SSR)) / 8.
+delta with ridges beside it, which are solved for. ADMM (delta = z, soft threshold) guesses which deltas are not zero;
+then the system on that support is solved exactly, checked against the conditions of the optimum, and the support
+mended until they hold. Given theta, s2 = (-T + sqrt(T^2 + 16 SSR)) / 8.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import numpy.typing as npt
 
 from alerts.detect.bands import Array
 
-RHO = 40.0
+RHO = 5e-5
+"""ADMM's penalty on delta - z, for each point."""
 RELAX = 1.6
-FIRST = 40
-"""ADMM iterations before the first exact solve."""
-MORE = 40
-"""Iterations before each further one."""
-ROUNDS = 30
-PIVOTS = 16
-"""Exact solves in a row, each with the support that the last one suggests."""
+ROUGH = 90
+"""ADMM iterations: they only guess the support, at little cost for each."""
+PIVOTS = 250
+"""Exact solves after which a series is given up as not exact."""
+SIZES = (4, 8, 16)
+"""Supports are padded to the next of these sizes and solved together."""
 SLACK = 1e-6
 """Relative tolerance of the conditions of the optimum."""
 SETTLED = 1e-4
 """Relative change of s2 at which it stands: an error of e costs T e^2 / 4 of log-posterior."""
+DIGITS = 1e-15
+"""What a residual computed from y'y can be relative to it before it is rounding alone."""
 LEAST_VARIANCE = 1e-18
 
 
@@ -80,7 +82,7 @@ class Problem:
     def residual(self, theta: Array) -> Array:
         """Squared residuals (N,); never below what doubles can tell from 0."""
         ssr: Array = self.square - np.einsum("np,np->n", theta, 2 * self.cross - self.product(theta))
-        return np.asarray(np.maximum(ssr, 1e-15 * np.maximum(self.square, 1e-300)))
+        return np.asarray(np.maximum(ssr, DIGITS * np.maximum(self.square, 1e-300)))
 
     def variance(self, theta: Array) -> Array:
         """The best s2 (N,) for given coefficients."""
@@ -132,80 +134,12 @@ class Solution:
 
 def solve(problem: Problem) -> Solution:
     """The best coefficients and variance of every series."""
-    series, width = problem.cross.shape
-    theta, s2 = np.zeros((series, width)), np.zeros(series)
-    exact = np.zeros(series, dtype=bool)
-    left = np.arange(series)
-    work, state, reduced = problem, _Admm(problem), _Reduced(problem)
-    for round_ in range(ROUNDS):
-        state.run(FIRST if round_ == 0 else MORE)
-        found, variance, good = _exact(work, reduced, state.z, state.s2)
-        last = round_ == ROUNDS - 1
-        done = good | last
-        theta[left[done]], s2[left[done]], exact[left[done]] = found[done], variance[done], good[done]
-        if done.all():
-            break
-        keep = np.flatnonzero(~done)
-        left, work = left[keep], work.part(keep)
-        state, reduced = state.part(keep, work), reduced.part(keep)
-    return Solution(theta, s2, exact)
+    lasso = _Lasso(problem)
+    delta, s2 = lasso.guess()
+    return _exact(problem, lasso, delta, s2)
 
 
-class _Admm:
-    """Alternating directions on delta = z for all series of a problem."""
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        metric = problem.precision.copy()
-        metric[problem.kinks] = RHO
-        root = 1.0 / np.sqrt(metric)
-        values, vectors = np.linalg.eigh(problem.gram * root[:, None] * root)
-        self._values = np.maximum(values, 0.0)
-        self._basis = vectors * (root[:, None] if vectors.ndim == 2 else root[None, :, None])
-        kinks = problem.kinks.stop - problem.kinks.start
-        series = len(problem.square)
-        self.z = np.zeros((series, kinks))
-        self._u = np.zeros((series, kinks))
-        self.s2 = problem.square / problem.points + LEAST_VARIANCE
-        self._prepare()
-
-    def _prepare(self) -> None:
-        p = self._problem
-        shared = self._basis.ndim == 2
-        self._kink_rows = self._basis[p.kinks] if shared else self._basis[:, p.kinks]
-        self._cross = _times(p.cross, self._basis)
-        self._pull = _times(p.centre * p.precision, self._basis)
-
-    def part(self, keep: npt.NDArray[np.intp], problem: Problem) -> _Admm:
-        """The state of some of the series, to go on with."""
-        other = _Admm.__new__(_Admm)
-        own = self._basis.ndim == 3
-        other._problem = problem
-        other._values = self._values[keep] if own else self._values
-        other._basis = self._basis[keep] if own else self._basis
-        other.z, other._u, other.s2 = self.z[keep], self._u[keep], self.s2[keep]
-        other._prepare()
-        return other
-
-    def run(self, iterations: int) -> None:
-        problem = self._problem
-        threshold = 1.0 / (RHO * problem.tau)
-        back = np.swapaxes(self._kink_rows, -1, -2)
-        z, u = self.z, self._u
-        for i in range(iterations):
-            s2 = self.s2[:, None]
-            inside = self._cross + s2 * (self._pull + RHO * _times(z - u, self._kink_rows))
-            inside /= self._values + s2
-            if i in (2, 9, 24):
-                self.s2 = problem.variance(_times(inside, np.swapaxes(self._basis, -1, -2)))
-            delta = RELAX * _times(inside, back) + (1 - RELAX) * z
-            free = delta + u
-            z = np.sign(free) * np.maximum(np.abs(free) - threshold, 0.0)
-            u = free - z
-        self.z, self._u = z, u
-
-
-class _Reduced:
+class _Lasso:
     """The problem with everything but the kinks solved for: a lasso of K columns for given s2.
 
     The rest r (slope, offset, cycles) is ridge alone: theta_r = R (C_r + s2 D_r mu_r - G_rk delta) with
@@ -218,6 +152,7 @@ class _Reduced:
         kink = np.zeros(width, dtype=bool)
         kink[problem.kinks] = True
         self.kink, self.rest = np.flatnonzero(kink), np.flatnonzero(~kink)
+        self.problem = problem
         gram, root = problem.gram, 1.0 / np.sqrt(problem.precision[self.rest])
         inner = gram[..., self.rest[:, None], self.rest] * root[:, None] * root
         values, vectors = np.linalg.eigh(inner)
@@ -226,23 +161,55 @@ class _Reduced:
         self.kinks = gram[..., self.kink[:, None], self.kink]
         self.across = gram[..., self.kink[:, None], self.rest] @ self.basis
 
-    def part(self, keep: npt.NDArray[np.intp]) -> _Reduced:
+    def part(self, keep: npt.NDArray[np.intp]) -> _Lasso:
         """Of some of the series."""
-        if self.values.ndim == 1:
-            return self
-        other = _Reduced.__new__(_Reduced)
+        other = _Lasso.__new__(_Lasso)
+        other.problem = self.problem.part(keep)
         other.kink, other.rest = self.kink, self.rest
-        other.values, other.basis = self.values[keep], self.basis[keep]
-        other.kinks, other.across = self.kinks[keep], self.across[keep]
+        own = self.values.ndim == 2
+        other.values, other.basis = (self.values[keep], self.basis[keep]) if own else (self.values, self.basis)
+        other.kinks, other.across = (self.kinks[keep], self.across[keep]) if own else (self.kinks, self.across)
         return other
 
-    def system(self, problem: Problem, s2: Array) -> tuple[Array, Array, Array]:
+    def guess(self) -> tuple[Array, Array]:
+        """Deltas (N, K) and s2 (N,) near the optimum, by ADMM with the ridges at s2 = 0."""
+        p = self.problem
+        least = 1e-12 * self.values.max(axis=-1, keepdims=True)
+        weight = 1.0 / np.maximum(self.values, least)
+        matrix = self.kinks - (self.across * weight[..., None, :]) @ np.swapaxes(self.across, -1, -2)
+        inside = _times(p.cross[:, self.rest], self.basis)
+        right = p.cross[:, self.kink] - _times(inside * weight, np.swapaxes(self.across, -1, -2))
+        flat = np.maximum(p.square - (inside * inside * weight).sum(axis=1), DIGITS * p.square)
+        rho = RHO * (p.points if matrix.ndim == 3 else p.points.max())
+        inverse = np.linalg.inv(matrix + np.asarray(rho)[..., None, None] * np.eye(len(self.kink)))
+        still = RELAX * _times(right, inverse)
+        inverse = RELAX * np.asarray(rho)[..., None, None] * inverse
+        weights = np.asarray(rho)[..., None] if matrix.ndim == 3 else rho
+        z, u, s2 = np.zeros_like(right), np.zeros_like(right), p.best_variance(flat, p.points)
+        for i in range(ROUGH):
+            free = still + _times(z - u, inverse)
+            free += (1 - RELAX) * z
+            free += u
+            if i in (2, 9, 24, 50, 80):
+                ssr = flat - np.einsum("nk,nk->n", z, 2 * right - _times(z, matrix))
+                s2 = p.best_variance(np.clip(ssr, DIGITS * p.square, p.square), p.points)
+            edge = (s2 / p.tau)[:, None] / weights
+            z = free - np.clip(free, -edge, edge)
+            u = free - z
+        return z, s2
+
+    def system(self, s2: Array) -> tuple[Array, Array, Array]:
         """A (N, K, K), b (N, K), and C_r + s2 D_r mu_r in the basis B (N, R), already times 1 / (L + s2)."""
+        problem = self.problem
         weight = 1.0 / (self.values + s2[:, None])
         pull = problem.precision[self.rest] * problem.centre[:, self.rest]
         right = _times(problem.cross[:, self.rest] + s2[:, None] * pull, self.basis) * weight
         flipped = np.swapaxes(self.across, -1, -2)
-        matrix = self.kinks - (self.across * weight[:, None, :]) @ flipped
+        if self.across.ndim == 2:  # one product of matrices instead of N
+            pairs = (self.across[:, None, :] * self.across).reshape(-1, len(self.rest)).T
+            matrix = self.kinks - (weight @ pairs).reshape(len(s2), *self.kinks.shape)
+        else:
+            matrix = self.kinks - (self.across * weight[:, None, :]) @ flipped
         return matrix, problem.cross[:, self.kink] - _times(right, flipped), right
 
     def complete(self, delta: Array, right: Array, s2: Array) -> Array:
@@ -254,51 +221,69 @@ class _Reduced:
         return theta
 
 
-def _exact(problem: Problem, reduced: _Reduced, z: Array, s2: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-    """Solve on the support of `z` and check; returns coefficients, variances and where all conditions hold."""
-    sign = np.sign(z)
+def _exact(problem: Problem, lasso: _Lasso, delta: Array, s2: Array) -> Solution:
+    """From a guess to the optimum: solve on the support, check all conditions, mend the support.
+
+    A step ends where the first sign turns: each then raises the posterior, so none leads round in circles.
+    """
     theta = np.zeros(problem.cross.shape)
-    good = np.zeros(len(s2), dtype=bool)
-    s2 = s2.copy()
-    todo = np.arange(len(s2))
+    exact, todo = np.zeros(len(s2), dtype=bool), np.arange(len(s2))
+    sign, final = np.sign(delta), s2.copy()
     for _ in range(PIVOTS):
-        part, some, signs, variance = problem.part(todo), reduced.part(todo), sign[todo], s2[todo]
-        matrix, right, rest = some.system(part, variance)
-        edge = (variance / part.tau)[:, None]
-        delta = _on_support(matrix, right - edge * signs, signs != 0)
+        matrix, right, rest = lasso.system(s2)
+        edge = (s2 / problem.tau)[:, None]
+        target = _on_support(matrix, right - edge * sign, sign != 0)
+        delta, turned = _until_a_sign_turns(delta, target, np.sign(target) != sign)
+        full = lasso.complete(delta, rest, s2)
+        now = lasso.problem.variance(full)
         slope = right - np.einsum("nij,nj->ni", matrix, delta)
-        wrong = (signs != 0) & (np.sign(delta) != signs)
-        missing = (signs == 0) & (np.abs(slope) > edge * (1 + SLACK))
-        theta[todo] = some.complete(delta, rest, variance)
-        s2[todo] = part.variance(theta[todo])
-        settled = np.abs(s2[todo] - variance) <= SETTLED * variance
-        good[todo] = settled & ~(wrong | missing).any(axis=1)
-        # One column enters at a time, the one that wants most; all that changed their sign leave.
-        most = np.max(np.where(missing, np.abs(slope), np.inf), axis=1, keepdims=True, initial=0.0, where=missing)
-        sign[todo] = np.where(missing & (np.abs(slope) >= most), np.sign(slope), np.where(wrong, 0.0, signs))
-        todo = np.flatnonzero(~good)
-        if not len(todo):
+        missing = (sign == 0) & (np.abs(slope) > edge * (1 + SLACK))
+        settled = np.abs(now - s2) <= SETTLED * s2 + DIGITS * lasso.problem.square / lasso.problem.points
+        good = settled & ~turned & ~missing.any(axis=1)
+        theta[todo], final[todo], exact[todo] = full, now, good
+        if good.all():
             break
-    return theta, s2, good
+        # One column enters at a time, the one that wants most, and only once all that are in keep their signs.
+        wants = np.where(missing, np.abs(slope), 0.0)
+        enters = missing & (wants == wants.max(axis=1, keepdims=True, initial=0.0)) & ~turned[:, None]
+        sign = np.where(enters, np.sign(slope), np.sign(delta))
+        s2 = now
+        if good.any():
+            keep = np.flatnonzero(~good)
+            todo, lasso, sign, s2, delta = todo[keep], lasso.part(keep), sign[keep], s2[keep], delta[keep]
+    return Solution(theta, final, exact)
+
+
+def _until_a_sign_turns(
+    delta: Array, target: Array, wrong: npt.NDArray[np.bool_]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """As far from `delta` to `target` as all signs allow, and for which series (N,) that was not all the way."""
+    share = np.where(wrong, delta / np.where(wrong, delta - target, 1.0), 1.0)
+    least = np.clip(share.min(axis=1, keepdims=True, initial=1.0), 0.0, 1.0)
+    reached = delta + least * (target - delta)
+    ended: npt.NDArray[np.bool_] = wrong.any(axis=1)
+    return np.where(wrong & (share <= least), 0.0, reached), ended
 
 
 def _on_support(matrix: Array, right: Array, there: npt.NDArray[np.bool_]) -> Array:
     """Solve matrix (N, K, K) delta = right (N, K) on each series' own support; 0 elsewhere."""
-    series, width = there.shape
-    if width == 0:
-        return np.zeros((series, 0))
-    most = max(int(there.sum(axis=1).max(initial=0)), 1)
-    # The columns of each support first, in order; what fills the rest up is an identity.
-    order = np.argsort(~there, axis=1, kind="stable")[:, :most]
-    used = np.take_along_axis(there, order, axis=1)
-    rows = np.arange(series)[:, None]
-    small = matrix[rows[:, :, None], order[:, :, None], order[:, None, :]]
-    small *= used[:, :, None] & used[:, None, :]
-    diagonal = np.arange(most)
-    small[:, diagonal, diagonal] += ~used
-    answer = np.linalg.solve(small, (right[rows, order] * used)[:, :, None])[:, :, 0]
-    delta = np.zeros((series, width))
-    delta[rows, order] = answer
+    delta = np.zeros(there.shape)
+    sizes = there.sum(axis=1)
+    least = 0
+    for most in (*(size for size in SIZES if size < there.shape[1]), there.shape[1]):
+        some = np.flatnonzero((sizes > least) & (sizes <= most))
+        least = most
+        if not len(some):
+            continue
+        # The columns of each support first, in order; what fills the rest up is an identity.
+        order = np.argsort(~there[some], axis=1, kind="stable")[:, :most]
+        used = np.take_along_axis(there[some], order, axis=1)
+        small = matrix[some[:, None, None], order[:, :, None], order[:, None, :]]
+        small *= used[:, :, None] & used[:, None, :]
+        diagonal = np.arange(most)
+        small[:, diagonal, diagonal] += ~used
+        rows = some[:, None]
+        delta[rows, order] = np.linalg.solve(small, (right[rows, order] * used)[:, :, None])[:, :, 0]
     return delta
 
 
