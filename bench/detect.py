@@ -87,7 +87,7 @@ def beside_prophet(oracle: int) -> None:
         total += cpu() - begin
         if i < 50:
             ours = group.theta[i].copy()
-            ours[group.design.constant] += group.mean[i]
+            ours[group.frame.constant] += group.mean[i]
             found = {name: np.ravel(reference.params[name]) for name in ("k", "m", "delta", "beta", "sigma_obs")}
             theirs = np.concatenate([found[name] for name in ("k", "m", "delta", "beta")])
             gains.append(
@@ -120,7 +120,7 @@ def height(y: np.ndarray, theta: np.ndarray, sigma: float) -> float:
     how = recipe(TIMES[:POINTS], BOTH)
     design = build(how, TIMES[:POINTS], cycles(how, TIMES[:POINTS]))
     rest = y / np.abs(y).max() - design.x @ theta
-    prior = 0.5 * np.sum(theta**2 * design.precision) + np.abs(theta[design.kinks]).sum() / how.tau
+    prior = 0.5 * np.sum(theta**2 * design.precision) + np.abs(theta[design.frame.kinks]).sum() / how.tau
     return float(-len(y) * np.log(sigma) - rest @ rest / (2 * sigma**2) - prior - 2 * sigma**2)
 
 

@@ -75,53 +75,6 @@ class Problem:
             self.tau,
         )
 
-    def product(self, theta: Array) -> Array:
-        """G theta, (N, P)."""
-        return _times(theta, self.gram)
-
-    def residual(self, theta: Array) -> Array:
-        """Squared residuals (N,); never below what doubles can tell from 0."""
-        ssr: Array = self.square - np.einsum("np,np->n", theta, 2 * self.cross - self.product(theta))
-        return np.asarray(np.maximum(ssr, DIGITS * np.maximum(self.square, 1e-300)))
-
-    def variance(self, theta: Array) -> Array:
-        """The best s2 (N,) for given coefficients."""
-        return self.best_variance(self.residual(theta), self.points)
-
-    @staticmethod
-    def best_variance(ssr: Array, points: Array) -> Array:
-        """(-T + sqrt(T^2 + 16 SSR)) / 8 without its cancellation."""
-        best = 2.0 * ssr / (points + np.sqrt(points**2 + 16.0 * ssr))
-        return np.asarray(np.maximum(best, LEAST_VARIANCE))
-
-    def log_posterior(self, theta: Array, s2: Array) -> Array:
-        """(N,), up to the constants that Stan drops as well."""
-        away = theta - self.centre
-        height: Array = (
-            -0.5 * self.points * np.log(s2)
-            - self.residual(theta) / (2 * s2)
-            - 0.5 * (away * away) @ self.precision
-            - np.abs(theta[:, self.kinks]).sum(axis=1) / self.tau
-            - 2 * s2
-        )
-        return height
-
-
-def join(problems: list[Problem]) -> Problem:
-    """One problem of several with the same columns; each series then has its own Gram matrix."""
-    first = problems[0]
-    grams = [np.broadcast_to(p.gram, (len(p.square), *p.gram.shape[-2:])) for p in problems]
-    return Problem(
-        np.concatenate(grams),
-        np.concatenate([p.cross for p in problems]),
-        np.concatenate([p.square for p in problems]),
-        np.concatenate([p.points for p in problems]),
-        first.precision,
-        np.concatenate([p.centre for p in problems]),
-        first.kinks,
-        first.tau,
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class Solution:
@@ -137,6 +90,12 @@ def solve(problem: Problem) -> Solution:
     lasso = _Lasso(problem)
     delta, s2 = lasso.guess()
     return _exact(problem, lasso, delta, s2)
+
+
+def best_variance(ssr: Array, points: Array) -> Array:
+    """s2 = (-T + sqrt(T^2 + 16 SSR)) / 8 without its cancellation, of squared residuals (N,) of T points (N,)."""
+    best = 2.0 * ssr / (points + np.sqrt(points**2 + 16.0 * ssr))
+    return np.asarray(np.maximum(best, LEAST_VARIANCE))
 
 
 class _Lasso:
@@ -160,11 +119,12 @@ class _Lasso:
         self.basis = root[:, None] * vectors
         self.kinks = gram[..., self.kink[:, None], self.kink]
         self.across = gram[..., self.kink[:, None], self.rest] @ self.basis
+        self.inside = _times(problem.cross[:, self.rest], self.basis)
 
     def part(self, keep: npt.NDArray[np.intp]) -> _Lasso:
         """Of some of the series."""
         other = _Lasso.__new__(_Lasso)
-        other.problem = self.problem.part(keep)
+        other.problem, other.inside = self.problem.part(keep), self.inside[keep]
         other.kink, other.rest = self.kink, self.rest
         own = self.values.ndim == 2
         other.values, other.basis = (self.values[keep], self.basis[keep]) if own else (self.values, self.basis)
@@ -177,48 +137,56 @@ class _Lasso:
         least = 1e-12 * self.values.max(axis=-1, keepdims=True)
         weight = 1.0 / np.maximum(self.values, least)
         matrix = self.kinks - (self.across * weight[..., None, :]) @ np.swapaxes(self.across, -1, -2)
-        inside = _times(p.cross[:, self.rest], self.basis)
-        right = p.cross[:, self.kink] - _times(inside * weight, np.swapaxes(self.across, -1, -2))
-        flat = np.maximum(p.square - (inside * inside * weight).sum(axis=1), DIGITS * p.square)
+        right = p.cross[:, self.kink] - _times(self.inside * weight, np.swapaxes(self.across, -1, -2))
+        flat = np.maximum(p.square - (self.inside**2 * weight).sum(axis=1), DIGITS * p.square)
         rho = RHO * (p.points if matrix.ndim == 3 else p.points.max())
         inverse = np.linalg.inv(matrix + np.asarray(rho)[..., None, None] * np.eye(len(self.kink)))
         still = RELAX * _times(right, inverse)
         inverse = RELAX * np.asarray(rho)[..., None, None] * inverse
         weights = np.asarray(rho)[..., None] if matrix.ndim == 3 else rho
-        z, u, s2 = np.zeros_like(right), np.zeros_like(right), p.best_variance(flat, p.points)
+        z, u, s2 = np.zeros_like(right), np.zeros_like(right), best_variance(flat, p.points)
         for i in range(ROUGH):
             free = still + _times(z - u, inverse)
             free += (1 - RELAX) * z
             free += u
             if i in (2, 9, 24, 50, 80):
                 ssr = flat - np.einsum("nk,nk->n", z, 2 * right - _times(z, matrix))
-                s2 = p.best_variance(np.clip(ssr, DIGITS * p.square, p.square), p.points)
+                s2 = best_variance(np.clip(ssr, DIGITS * p.square, p.square), p.points)
             edge = (s2 / p.tau)[:, None] / weights
             z = free - np.clip(free, -edge, edge)
             u = free - z
         return z, s2
 
     def system(self, s2: Array) -> tuple[Array, Array, Array]:
-        """A (N, K, K), b (N, K), and C_r + s2 D_r mu_r in the basis B (N, R), already times 1 / (L + s2)."""
+        """A (N, K, K), b (N, K), and B' (C_r + s2 D_r mu_r) / (L + s2), (N, R)."""
         problem = self.problem
         weight = 1.0 / (self.values + s2[:, None])
         pull = problem.precision[self.rest] * problem.centre[:, self.rest]
-        right = _times(problem.cross[:, self.rest] + s2[:, None] * pull, self.basis) * weight
+        right = (self.inside + s2[:, None] * _times(pull, self.basis)) * weight
         flipped = np.swapaxes(self.across, -1, -2)
         if self.across.ndim == 2:  # one product of matrices instead of N
             pairs = (self.across[:, None, :] * self.across).reshape(-1, len(self.rest)).T
             matrix = self.kinks - (weight @ pairs).reshape(len(s2), *self.kinks.shape)
         else:
             matrix = self.kinks - (self.across * weight[:, None, :]) @ flipped
+        # More columns than rows may make it singular: nobody else's fit must fail for that.
+        np.einsum("nii->ni", matrix)[:] += DIGITS * np.einsum("...ii->...i", self.kinks)
         return matrix, problem.cross[:, self.kink] - _times(right, flipped), right
 
-    def complete(self, delta: Array, right: Array, s2: Array) -> Array:
-        """All coefficients (N, P) for given deltas."""
-        inside = right - _times(delta, self.across) / (self.values + s2[:, None])
+    def complete(self, delta: Array, right: Array, s2: Array) -> tuple[Array, Array]:
+        """All coefficients (N, P) for given deltas, and the best s2 (N,) for those.
+
+        The residual is summed in the basis B, where nothing cancels: the cycles of a short history are near-collinear,
+        and their coefficients huge.
+        """
+        p, across = self.problem, _times(delta, self.across)
+        rest = right - across / (self.values + s2[:, None])
         theta = np.empty((len(delta), len(self.kink) + len(self.rest)))
-        theta[:, self.rest] = _times(inside, np.swapaxes(self.basis, -1, -2))
+        theta[:, self.rest] = _times(rest, np.swapaxes(self.basis, -1, -2))
         theta[:, self.kink] = delta
-        return theta
+        ssr = p.square - np.einsum("nr,nr->n", rest, 2.0 * (self.inside - across) - self.values * rest)
+        ssr -= np.einsum("nk,nk->n", delta, 2.0 * p.cross[:, self.kink] - _times(delta, self.kinks))
+        return theta, best_variance(np.maximum(ssr, DIGITS * p.square), p.points)
 
 
 def _exact(problem: Problem, lasso: _Lasso, delta: Array, s2: Array) -> Solution:
@@ -234,10 +202,10 @@ def _exact(problem: Problem, lasso: _Lasso, delta: Array, s2: Array) -> Solution
         edge = (s2 / problem.tau)[:, None]
         target = _on_support(matrix, right - edge * sign, sign != 0)
         delta, turned = _until_a_sign_turns(delta, target, np.sign(target) != sign)
-        full = lasso.complete(delta, rest, s2)
-        now = lasso.problem.variance(full)
+        full, now = lasso.complete(delta, rest, s2)
         slope = right - np.einsum("nij,nj->ni", matrix, delta)
-        missing = (sign == 0) & (np.abs(slope) > edge * (1 + SLACK))
+        blur = DIGITS * np.sqrt(np.abs(np.einsum("nii->ni", matrix)) * lasso.problem.square[:, None])
+        missing = (sign == 0) & (np.abs(slope) > edge * (1 + SLACK) + blur)
         settled = np.abs(now - s2) <= SETTLED * s2 + DIGITS * lasso.problem.square / lasso.problem.points
         good = settled & ~turned & ~missing.any(axis=1)
         theta[todo], final[todo], exact[todo] = full, now, good
@@ -261,8 +229,7 @@ def _until_a_sign_turns(
     share = np.where(wrong, delta / np.where(wrong, delta - target, 1.0), 1.0)
     least = np.clip(share.min(axis=1, keepdims=True, initial=1.0), 0.0, 1.0)
     reached = delta + least * (target - delta)
-    ended: npt.NDArray[np.bool_] = wrong.any(axis=1)
-    return np.where(wrong & (share <= least), 0.0, reached), ended
+    return np.where(wrong & (share <= least), 0.0, reached), np.asarray(wrong.any(axis=1))
 
 
 def _on_support(matrix: Array, right: Array, there: npt.NDArray[np.bool_]) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.base.errors import ConfigError
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
-from alerts.detect.design import Event
+from alerts.detect.design import Event, Regressor
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Options:
         changepoint_range: share of the history in which it may.
         multiplicative: cycles scale the trend instead of adding to it.
         events: days on which all series may differ.
+        regressors: signals known ahead that move all series, each by a share of its own.
         span: points over which online models forget.
         seed: every draw is reproducible.
         groups: which series are peers, one number each (N); None: all of them.
@@ -45,6 +46,7 @@ class Options:
     changepoint_range: float = 0.8
     multiplicative: bool = False
     events: tuple[Event, ...] = ()
+    regressors: tuple[Regressor, ...] = ()
     span: int = 288
     seed: int = 1
     groups: tuple[int, ...] | None = None

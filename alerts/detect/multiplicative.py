@@ -11,7 +11,7 @@ import numpy as np
 
 from alerts.detect.bands import Array
 from alerts.detect.design import Design
-from alerts.detect.map_fit import LEAST_VARIANCE, Problem, Solution, solve
+from alerts.detect.map_fit import DIGITS, Problem, Solution, best_variance, solve
 
 TURNS = 60
 GAIN = 1e-3
@@ -20,15 +20,14 @@ CHUNK = 64
 """Series fitted at a time: each has a Gram matrix of its own for every turn."""
 
 
-def fit_multiplicative(design: Design, x: Array, y: Array) -> Solution:
+def fit_multiplicative(design: Design, y: Array) -> Solution:
     """Coefficients in the order of the design's columns.
 
     Args:
         design: its trend columns come first, all others are cycles and events.
-        x: its columns (T, P).
         y: values divided by their scale (T, N).
     """
-    parts = [_chunk(design, x, y[:, begin : begin + CHUNK]) for begin in range(0, y.shape[1], CHUNK)]
+    parts = [_chunk(design, y[:, begin : begin + CHUNK]) for begin in range(0, y.shape[1], CHUNK)]
     return Solution(
         np.concatenate([part.theta for part in parts]),
         np.concatenate([part.s2 for part in parts]),
@@ -36,8 +35,9 @@ def fit_multiplicative(design: Design, x: Array, y: Array) -> Solution:
     )
 
 
-def _chunk(design: Design, x: Array, y: Array) -> Solution:
-    width = design.trend
+def _chunk(design: Design, y: Array) -> Solution:
+    width = design.frame.kinks.stop
+    x = design.x
     line, wave = x[:, :width], x[:, width:]
     pairs = [_pairs(line), _pairs(wave)]
     theta, s2 = np.zeros((y.shape[1], x.shape[1])), np.full(y.shape[1], 1e-2)
@@ -53,15 +53,15 @@ def _chunk(design: Design, x: Array, y: Array) -> Solution:
             np.full(len(todo), float(len(now))),
             design.precision[:width],
             np.zeros((len(todo), width)),
-            design.kinks,
-            design.recipe.tau,
+            design.frame.kinks,
+            design.frame.recipe.tau,
         )
         found = solve(made)
         trend = line @ found.theta.T
         theta[todo, :width], exact[todo] = found.theta, found.exact
         cycles, s2[todo] = _ridge(pairs[1], wave, trend, now - trend, design.precision[width:], found.s2)
         theta[todo, width:] = cycles
-        reached = _height(design, x, now, theta[todo], s2[todo])
+        reached = _height(design, now, theta[todo], s2[todo])
         more = reached > height[todo] + GAIN
         height[todo] = reached
         todo = todo[more]
@@ -72,9 +72,9 @@ def _chunk(design: Design, x: Array, y: Array) -> Solution:
 
 def _ridge(pairs: Array, wave: Array, trend: Array, rest: Array, precision: Array, s2: Array) -> tuple[Array, Array]:
     """Cycles (N, C) given the trend (T, N) and what it leaves (T, N), and the variance that goes with them."""
-    width = wave.shape[1]
+    width, points = wave.shape[1], np.full(trend.shape[1], float(len(rest)))
     if width == 0:
-        return np.zeros((trend.shape[1], 0)), _variance(np.einsum("tn,tn->n", rest, rest), len(rest))
+        return np.zeros((trend.shape[1], 0)), best_variance(np.einsum("tn,tn->n", rest, rest), points)
     gram, cross = _gram(pairs, trend**2, width), (wave.T @ (trend * rest)).T
     square = np.einsum("tn,tn->n", rest, rest)
     cycles = np.zeros(cross.shape)
@@ -82,20 +82,16 @@ def _ridge(pairs: Array, wave: Array, trend: Array, rest: Array, precision: Arra
         system = gram + s2[:, None, None] * np.diag(precision)
         cycles = np.linalg.solve(system, cross[:, :, None])[:, :, 0]
         ssr = square - np.einsum("np,np->n", cycles, 2 * cross - np.einsum("npq,nq->np", gram, cycles))
-        s2 = _variance(np.maximum(ssr, 1e-15 * square), len(rest))
+        s2 = best_variance(np.maximum(ssr, DIGITS * square), points)
     return cycles, s2
 
 
-def _variance(ssr: Array, points: int) -> Array:
-    return np.asarray(np.maximum(2.0 * ssr / (points + np.sqrt(points**2 + 16.0 * ssr)), LEAST_VARIANCE))
-
-
-def _height(design: Design, x: Array, y: Array, theta: Array, s2: Array) -> Array:
+def _height(design: Design, y: Array, theta: Array, s2: Array) -> Array:
     """Log-posterior (N,), up to constants."""
-    width = design.trend
+    x, width = design.x, design.frame.kinks.stop
     yhat = (x[:, :width] @ theta[:, :width].T) * (1.0 + x[:, width:] @ theta[:, width:].T)
     ssr = ((y - yhat) ** 2).sum(axis=0)
-    laplace = np.abs(theta[:, design.kinks]).sum(axis=1) / design.recipe.tau
+    laplace = np.abs(theta[:, design.frame.kinks]).sum(axis=1) / design.frame.recipe.tau
     ridge = 0.5 * (theta**2) @ design.precision
     return np.asarray(-0.5 * len(y) * np.log(s2) - ssr / (2 * s2) - ridge - laplace - 2 * s2)
 

@@ -1,30 +1,30 @@
 """Prophet's model fitted to many series at once: the same posterior, a thousand times faster.
 
-Series that miss the same samples share a design matrix, built from exactly the rows they have, as Prophet does:
-a node's outage makes one group of all its series, and nothing is ever filled in.
+Each series is fitted to exactly the rows it has, as Prophet does; nothing is ever filled in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array, Bands
-from alerts.detect.design import DAILY, WEEKLY, YEARLY, Design, Recipe, build, cycles
-from alerts.detect.map_fit import Problem, Solution, join, solve
+from alerts.detect.design import DAILY, WEEKLY, YEARLY, Frame, Recipe, build, cycles
+from alerts.detect.map_fit import best_variance, solve
 from alerts.detect.model import Options, nothing
 from alerts.detect.multiplicative import fit_multiplicative
+from alerts.detect.problems import Rows, Task, by_rows, own, shared
 from alerts.detect.trend_noise import half_width
 
 CONSTANT_SIGMA = 1e-9
 """Prophet's noise of a series that never changes, as a share of its size."""
-POOL = 16
-"""Groups smaller than this are solved together, each series with its own Gram matrix."""
-CANCELS = 1e-7
-"""Share of variation below which y'y - T mean^2 has lost too many digits."""
+ALIKE = 16
+"""From so many series with the same rows on they share one design matrix."""
+PERFECT = 1e-8
+"""Share of y'y below which squared residuals computed from it have too few digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Group:
 
     Attributes:
         columns: which series (N,).
-        design: their design, without its rows.
+        frame: where they lie in time.
         theta: coefficients on the scale of y / scale - mean, (N, P).
         sigma: noise on that scale (N,).
         scale, mean: (N,) each.
@@ -41,8 +41,8 @@ class Group:
         exact: where the conditions of the optimum were met (N,).
     """
 
-    columns: npt.NDArray[np.intp]
-    design: Design
+    columns: Rows
+    frame: Frame
     theta: Array
     sigma: Array
     scale: Array
@@ -50,17 +50,17 @@ class Group:
     step: float
     exact: npt.NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Series to be fitted together: which they are (N,), their rows (T,), and what the solver needs."""
-
-    columns: npt.NDArray[np.intp]
-    rows: npt.NDArray[np.intp]
-    design: Design
-    problem: Problem
-    scale: Array
-    mean: Array
+    def forecast(self, times: Array, waves: Array, interval: float) -> tuple[Array, Array]:
+        """Expected values and half the width of the interval, (H, N) each, at Unix times (H,) with cycles (H, C)."""
+        frame, theta = self.frame, self.theta
+        trend, wave = frame.trend(theta, times), waves @ theta[:, frame.kinks.stop :].T
+        gain = 1.0 + wave if frame.recipe.multiplicative else None
+        yhat = (trend + wave if gain is None else trend * gain) + self.mean
+        ahead = np.round((times[:, None] - frame.start - frame.span) / self.step)
+        delta = np.abs(theta[:, frame.kinks])
+        size = delta.mean(axis=1) + 1e-8 if delta.shape[1] else np.zeros(len(self.sigma))
+        half = half_width(self.sigma, size, delta.shape[1], self.step / frame.span, ahead, interval, gain)
+        return yhat * self.scale, half * self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +73,13 @@ class ProphetBatch:
 
     def forecast(self, times: Array) -> Bands:
         bands = nothing(len(times), len(self.level))
-        known: dict[Recipe, Array] = {}
         flat = np.flatnonzero(~np.isnan(self.level))
         bands.yhat[:, flat] = self.level[flat]
         edge = CONSTANT_SIGMA * np.abs(self.level[flat])
         bands.lower[:, flat], bands.upper[:, flat] = self.level[flat] - edge, self.level[flat] + edge
+        waves = {recipe: cycles(recipe, times) for recipe in {group.frame.recipe for group in self.groups}}
         for group in self.groups:
-            design = group.design
-            if design.recipe not in known:
-                known[design.recipe] = cycles(design.recipe, times)
-            rows, width = design.rows(times, known[design.recipe]), design.trend
-            gain = None
-            if design.recipe.multiplicative:
-                gain = 1.0 + rows[:, width:] @ group.theta[:, width:].T
-                yhat = rows[:, :width] @ group.theta[:, :width].T * gain * group.scale
-            else:
-                yhat = (rows @ group.theta.T + group.mean) * group.scale
-            end = design.start + design.scale
-            ahead = np.round((times - end) / group.step)
-            delta = np.abs(group.theta[:, design.kinks])
-            size = delta.mean(axis=1) + 1e-8 if delta.shape[1] else np.zeros(len(group.sigma))
-            dt = group.step / design.scale
-            half = half_width(group.sigma, size, delta.shape[1], dt, ahead, self.interval, gain)
-            half *= group.scale
+            yhat, half = group.forecast(times, waves[group.frame.recipe], self.interval)
             bands.yhat[:, group.columns] = yhat
             bands.lower[:, group.columns], bands.upper[:, group.columns] = yhat - half, yhat + half
         return bands
@@ -105,60 +89,98 @@ class ProphetBatch:
 
 
 class ProphetBatched:
-    """Prophet's posterior for thousands of series on one grid."""
+    """Prophet's posterior for thousands of series on one grid. What is not finite counts as missing."""
 
     name = "prophet_batched"
     online = False
     min_points = 20
 
     def fit(self, times: Array, values: Array, options: Options) -> ProphetBatch:
+        options = standardised(options, times)
         level = np.full(values.shape[1], np.nan)
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-        data = Data(times, values, step)
-        tasks, groups = [], []
-        for columns, rows in by_mask(values, self.min_points):
-            y = data.part(rows, columns)
-            top, bottom = y.max(axis=0), y.min(axis=0)
-            still = top == bottom
-            level[columns[still]] = top[still]
-            if still.any():
-                columns, y, top, bottom = columns[~still], y[:, ~still], top[~still], bottom[~still]
-            if len(columns):
-                how = recipe(times[rows], options)
-                design = build(how, times[rows], data.cycles(how)[rows])
-                scale = np.maximum(np.abs(top), np.abs(bottom))
-                bare = replace(design, x=np.empty((0, design.x.shape[1])))
-                if how.multiplicative:
-                    found = fit_multiplicative(design, design.x, y / scale)
-                    none = np.zeros(len(columns))
-                    groups.append(Group(columns, bare, found.theta, np.sqrt(found.s2), scale, none, step, found.exact))
-                    continue
-                made, mean = problem(design, y, scale)
-                tasks.append(Task(columns, rows, bare, made, scale, mean))
-        return ProphetBatch((*groups, *_solve_all(tasks, data)), level, options.interval)
+        if np.isinf(values).any():
+            values = np.where(np.isinf(values), np.nan, values)
+        there = ~np.isnan(values)
+        batch = _Batch(times, values, there, step)
+        top, bottom = np.fmax.reduce(values, axis=0), np.fmin.reduce(values, axis=0)  # of what is there
+        enough = np.count_nonzero(there, axis=0) >= self.min_points
+        level[enough & (top == bottom)] = top[enough & (top == bottom)]
+        left = np.flatnonzero(enough & (top > bottom))
+        for columns, rows in by_rows(there if len(left) == len(enough) else there[:, left]):
+            batch.add(left[columns], rows, recipe(times[rows], options))
+        return ProphetBatch(tuple(batch.solved()), level, options.interval)
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A batch: times (T,), values (T, N), seconds between points, and the cycles of each recipe at the times."""
+class _Batch:
+    """Times (T,) and values (T, N), of which some are `there`, and what is to be solved of them."""
 
-    times: Array
-    values: Array
-    step: float
-    known: dict[Recipe, Array] = field(default_factory=dict)
+    def __init__(self, times: Array, values: Array, there: npt.NDArray[np.bool_], step: float) -> None:
+        self.times, self.values, self.there, self.step = times, values, there, step
+        self._waves: dict[Recipe, Array] = {}
+        self._groups: list[Group] = []
+        self._tasks: list[Task] = []
+        self._alone: dict[Recipe, list[Rows]] = {}
 
-    def cycles(self, how: Recipe) -> Array:
-        if how not in self.known:
-            self.known[how] = cycles(how, self.times)
-        return self.known[how]
+    def waves(self, how: Recipe) -> Array:
+        if how not in self._waves:
+            self._waves[how] = cycles(how, self.times)
+        return self._waves[how]
 
-    def part(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Array:
+    def part(self, rows: Rows, columns: Rows) -> Array:
         """Values of some rows and columns; without a copy if they are all there are."""
         if (len(rows), len(columns)) == self.values.shape:
             return self.values
-        if len(rows) == len(self.times):
-            return self.values[:, columns]
-        return self.values[np.ix_(rows, columns)]
+        return self.values[:, columns] if len(rows) == len(self.times) else self.values[np.ix_(rows, columns)]
+
+    def add(self, columns: Rows, rows: Rows, how: Recipe) -> None:
+        """Series (N,) that all have these rows (T',), and only these."""
+        if len(columns) < ALIKE and not how.multiplicative:
+            self._alone.setdefault(how, []).append(columns)
+            return
+        y = self.part(rows, columns)
+        scale = np.maximum(y.max(axis=0), -y.min(axis=0))
+        design = build(how, self.times[rows], self.waves(how)[rows])
+        if not how.multiplicative:
+            self._tasks.append(shared(columns, design, y, scale))
+            return
+        found, none = fit_multiplicative(design, y / scale), np.zeros(len(columns))
+        sigma = np.sqrt(found.s2)
+        self._groups.append(Group(columns, design.frame, found.theta, sigma, scale, none, self.step, found.exact))
+
+    def solved(self) -> Iterator[Group]:
+        yield from self._groups
+        yield from map(self._group, self._tasks)
+        for how, parts in self._alone.items():
+            columns = np.concatenate(parts)
+            y, there = self.values[:, columns], self.there[:, columns]
+            if not there.all():
+                y = np.where(there, y, 0.0)
+            yield from map(self._group, own(columns, how, self.times, self.waves(how), y, there))
+
+    def _group(self, task: Task) -> Group:
+        found = solve(task.problem)
+        sigma = np.sqrt(found.s2)
+        group = Group(task.columns, task.frame, found.theta, sigma, task.scale, task.mean, self.step, found.exact)
+        fine = np.flatnonzero(found.s2 * task.problem.points < PERFECT * task.problem.square)
+        if len(fine):
+            sigma[fine] = self._sharpened(group, fine, task.problem.points[fine])
+        return group
+
+    def _sharpened(self, group: Group, fine: Rows, points: Array) -> Array:
+        """Noise of series that fit almost perfectly, from their residuals."""
+        frame, theta, columns = group.frame, group.theta[fine], group.columns[fine]
+        if len(frame.start) > 1:
+            frame = Frame(frame.recipe, frame.start[fine], frame.span[fine], frame.at[fine])
+        yhat = frame.trend(theta, self.times) + self.waves(frame.recipe) @ theta[:, frame.kinks.stop :].T
+        y = self.values[:, columns] / group.scale[fine] - group.mean[fine]
+        rest = np.where(self.there[:, columns], y - yhat, 0.0)
+        return np.sqrt(best_variance(np.einsum("tn,tn->n", rest, rest), points))
+
+
+def standardised(options: Options, times: Array) -> Options:
+    """The options with their regressors on the scale of the priors, over a history (T,)."""
+    return replace(options, regressors=tuple(known.standardised(times) for known in options.regressors))
 
 
 def recipe(times: Array, options: Options) -> Recipe:
@@ -173,75 +195,5 @@ def recipe(times: Array, options: Options) -> Recipe:
         tuple(seasons),
         multiplicative=options.multiplicative,
         events=options.events,
+        regressors=options.regressors,
     )
-
-
-def by_mask(values: Array, least: int) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Series that have the same rows, as (columns, rows); those with fewer than `least` rows are left out."""
-    missing = np.isnan(values)
-    gaps = missing.any(axis=0)
-    whole = np.flatnonzero(~gaps)
-    if len(whole) and len(values) >= least:
-        yield whole, np.arange(len(values))
-    packed = np.packbits(missing[:, gaps], axis=0)
-    groups: dict[bytes, list[int]] = {}
-    for column, key in zip(np.flatnonzero(gaps), packed.T, strict=True):
-        groups.setdefault(key.tobytes(), []).append(int(column))
-    for columns in groups.values():
-        rows = np.flatnonzero(~missing[:, columns[0]])
-        if len(rows) >= least:
-            yield np.array(columns, dtype=np.intp), rows
-
-
-def problem(design: Design, y: Array, scale: Array) -> tuple[Problem, Array]:
-    """The fit of y (T, N) divided by `scale` (N,), centred; returns the means taken out (N,) as well."""
-    points, series = y.shape
-    mean = y.mean(axis=0) / scale
-    cross = (design.x.T @ y / scale).T - mean[:, None] * design.x.sum(axis=0)
-    square = np.einsum("tn,tn->n", y, y) / scale**2 - points * mean**2
-    poor = np.flatnonzero(square < CANCELS * points * mean**2)
-    if len(poor):
-        centred = y[:, poor] / scale[poor] - mean[poor]
-        cross[poor], square[poor] = centred.T @ design.x, np.einsum("tn,tn->n", centred, centred)
-    centre = np.zeros((series, design.x.shape[1]))
-    centre[:, design.constant] = -mean  # Prophet's prior is on the offset of the series as it is
-    gram = design.x.T @ design.x
-    every = np.full(series, float(points))
-    return Problem(gram, cross, square, every, design.precision, centre, design.kinks, design.recipe.tau), mean
-
-
-def _solve_all(tasks: list[Task], data: Data) -> Iterator[Group]:
-    """Solve big groups one by one, and small ones of the same shape together."""
-    pools: dict[tuple[int, int, float], list[Task]] = {}
-    for task in tasks:
-        if len(task.columns) >= POOL:
-            yield _group(task, data, solve(task.problem))
-        else:
-            design = task.design
-            pools.setdefault((design.x.shape[1], len(design.at), design.recipe.tau), []).append(task)
-    for pool in pools.values():
-        found = solve(join([task.problem for task in pool]))
-        place = 0
-        for task in pool:
-            own = slice(place, place + len(task.columns))
-            place = own.stop
-            yield _group(task, data, Solution(found.theta[own], found.s2[own], found.exact[own]))
-
-
-def _group(task: Task, data: Data, found: Solution) -> Group:
-    sigma = np.sqrt(_sharpened(task, data, found))
-    return Group(task.columns, task.design, found.theta, sigma, task.scale, task.mean, data.step, found.exact)
-
-
-def _sharpened(task: Task, data: Data, found: Solution) -> Array:
-    """Variances; of series that fit almost perfectly from their residuals: y'y - ... has no digits left there."""
-    made = task.problem
-    fine = np.flatnonzero(made.residual(found.theta) < 1e-8 * made.square)
-    s2: Array = found.s2.copy()
-    if len(fine):
-        design = task.design
-        x = design.rows(data.times[task.rows], data.cycles(design.recipe)[task.rows])
-        y = data.part(task.rows, task.columns[fine])
-        rest = y / task.scale[fine] - task.mean[fine] - x @ found.theta[fine].T
-        s2[fine] = made.best_variance(np.einsum("tn,tn->n", rest, rest), made.points[fine])
-    return s2

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from alerts.detect.bands import Array, Bands
+from alerts.detect.design import Regressor
 from alerts.detect.model import Options, nothing
 
 
@@ -21,12 +22,13 @@ class ProphetState:
     """The fitted Prophets, None for a series with too few points."""
 
     models: tuple[Any | None, ...]
+    regressors: tuple[Regressor, ...] = ()
 
     def forecast(self, times: Array) -> Bands:
         import pandas as pd
 
         bands = nothing(len(times), len(self.models))
-        future = pd.DataFrame({"ds": pd.to_datetime(times, unit="s")})
+        future = pd.DataFrame({"ds": pd.to_datetime(times, unit="s")} | {r.name: r.at(times) for r in self.regressors})
         for column, fitted in enumerate(self.models):
             if fitted is None:
                 continue
@@ -50,41 +52,47 @@ class ProphetReference:
     min_points = 20
 
     def fit(self, times: Array, values: Array, options: Options) -> ProphetState:
-        logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)  # plotly is not wanted here
-        import pandas as pd
-        from prophet import Prophet
-
-        logging.getLogger("prophet").setLevel(logging.ERROR)
-        cmdstan = logging.getLogger("cmdstanpy")
-        cmdstan.addHandler(logging.NullHandler())  # else it adds one of its own, at level INFO
-        cmdstan.setLevel(logging.ERROR)
-        daily, weekly = options.cycles(times)
-        dates = pd.to_datetime(times, unit="s")
         models: list[Any | None] = []
-        for column in range(values.shape[1]):
-            there = ~np.isnan(values[:, column])
-            if np.count_nonzero(there) < self.min_points:
-                models.append(None)
-                continue
-            fitted = Prophet(
-                interval_width=options.interval,
-                daily_seasonality=daily,
-                weekly_seasonality=weekly,
-                yearly_seasonality=options.yearly,
-                growth=options.growth,
-                n_changepoints=options.changepoints,
-                changepoint_range=options.changepoint_range,
-                changepoint_prior_scale=options.changepoint_prior,
-                seasonality_mode="multiplicative" if options.multiplicative else "additive",
-                holidays=_holidays(options),
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                np.random.seed(options.seed)  # Prophet draws its intervals from the global generator
-                fitted.fit(pd.DataFrame({"ds": dates[there], "y": values[there, column]}), seed=options.seed)
-            _clean_up(fitted)
-            models.append(fitted)
-        return ProphetState(tuple(models))
+        for y in values.T:
+            there = np.isfinite(y)
+            enough = np.count_nonzero(there) >= self.min_points
+            models.append(fit_one(times[there], y[there], options) if enough else None)
+        return ProphetState(tuple(models), options.regressors)
+
+
+def fit_one(times: Array, values: Array, options: Options, **stan: Any) -> Any:
+    """A Prophet fitted to complete values (T,) at Unix times (T,); `stan` goes to CmdStan's optimize()."""
+    logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)  # plotly is not wanted here
+    import pandas as pd
+    from prophet import Prophet
+
+    logging.getLogger("prophet").setLevel(logging.ERROR)
+    cmdstan = logging.getLogger("cmdstanpy")
+    cmdstan.addHandler(logging.NullHandler())  # else it adds one of its own, at level INFO
+    cmdstan.setLevel(logging.ERROR)
+    daily, weekly = options.cycles(times)
+    fitted = Prophet(
+        interval_width=options.interval,
+        daily_seasonality=daily,
+        weekly_seasonality=weekly,
+        yearly_seasonality=options.yearly,
+        growth=options.growth,
+        n_changepoints=options.changepoints,
+        changepoint_range=options.changepoint_range,
+        changepoint_prior_scale=options.changepoint_prior,
+        seasonality_mode="multiplicative" if options.multiplicative else "additive",
+        holidays=_holidays(options),
+    )
+    past = {"ds": pd.to_datetime(times, unit="s"), "y": values}
+    for known in options.regressors:
+        fitted.add_regressor(known.name, prior_scale=known.prior)
+        past[known.name] = known.at(times)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.random.seed(options.seed)  # Prophet draws its intervals from the global generator
+        fitted.fit(pd.DataFrame(past), seed=options.seed, **stan)
+    _clean_up(fitted)
+    return fitted
 
 
 def _holidays(options: Options) -> Any:

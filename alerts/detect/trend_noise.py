@@ -26,7 +26,7 @@ def half_width(
     sigma: Array,
     size: Array,
     changepoints: int,
-    dt: float,
+    dt: Array,
     ahead: Array,
     interval: float,
     gain: Array | None = None,
@@ -37,32 +37,34 @@ def half_width(
         sigma: observation noise (N,).
         size: lambda, mean |delta| (N,).
         changepoints: S; 0 for a flat trend.
-        dt: one step on the scale of t.
-        ahead: steps past the history (H,), integers; 0 or less is within it.
+        dt: one step on the scale of t, (N,) or (1,) for all.
+        ahead: steps past the history, integers, (H, N) or (H, 1) for all; 0 or less is within it.
         interval: such as 0.99.
         gain: what the trend's noise is multiplied by (H, N), with multiplicative cycles.
     """
     z = NormalDist().inv_cdf(0.5 + interval / 2)
-    base: Array = np.broadcast_to(z * sigma, (len(ahead), len(sigma))).copy()
-    future = np.flatnonzero(ahead > 0)
-    if not len(future) or changepoints == 0:
-        return base
-    horizon = int(ahead[future].max())
+    half: Array = np.broadcast_to(z * sigma, (len(ahead), len(sigma))).copy()
+    if changepoints == 0 or not np.any(ahead > 0):
+        return half
+    at = np.maximum(ahead, 0.0)
     # Horizons share tables by powers of two, so that forecasts of many lengths make few of them.
-    limit = 1 << (horizon - 1).bit_length()
+    limit = 2.0 ** np.ceil(np.log2(np.maximum(at.max(axis=0), 1.0)))
     # The shape hardly depends on the likelihood, the spread (below, exact) does: quarters of an octave are enough.
-    likelihood = float(2.0 ** (np.round(4.0 * np.log2(changepoints * dt)) / 4.0))
-    steps, table = _table(min(likelihood, 1.0), limit, interval)
-    at = ahead[future]
+    likelihood = np.minimum(2.0 ** (np.round(4.0 * np.log2(changepoints * dt)) / 4.0), 1.0)
     # The variance of the unit path is known: a shift i steps old has moved the trend by i + 1/2 steps.
-    sd = np.sqrt(2.0 * changepoints * dt * (at**3 / 3.0 - at / 12.0)) * dt
-    moved = sd[:, None] * size
+    moved = np.sqrt(2.0 * changepoints * dt * (at**3 / 3.0 - at / 12.0)) * dt * size
     if gain is not None:
-        moved = moved * np.abs(gain[future])
-    ratio = moved / np.maximum(sigma, 1e-300)
-    total = np.sqrt(moved**2 + sigma**2)
-    base[future] = _lookup(steps, table, at, ratio) * total
-    return base
+        moved = moved * np.abs(gain)
+    ratio, total = moved / np.maximum(sigma, 1e-300), np.sqrt(moved**2 + sigma**2)
+    alike = np.stack(np.broadcast_arrays(likelihood, limit))
+    for each, horizon in np.unique(alike, axis=1).T:
+        steps, table = _table(float(each), int(horizon), interval)
+        same = (alike[0] == each) & (alike[1] == horizon)
+        some = np.flatnonzero(same) if len(same) > 1 else np.arange(len(sigma))
+        mine = at[:, some] if at.shape[1] > 1 else at
+        wide = _lookup(steps, table, mine, ratio[:, some]) * total[:, some]
+        half[:, some] = np.where(mine > 0, wide, half[:, some])
+    return half
 
 
 def _lookup(steps: Array, table: Array, at: Array, ratio: Array) -> Array:
@@ -70,14 +72,13 @@ def _lookup(steps: Array, table: Array, at: Array, ratio: Array) -> Array:
     low, high = np.log(RATIOS[0]), np.log(RATIOS[-1])
     place = (np.log(np.clip(ratio, RATIOS[0], RATIOS[-1])) - low) / (high - low) * (len(RATIOS) - 1)
     column = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
-    part = place - column
     row = np.interp(at, steps, np.arange(len(steps)))
     lower = np.minimum(row.astype(np.intp), max(len(steps) - 2, 0))
     upper = np.minimum(lower + 1, len(steps) - 1)
-    weight = (row - lower)[:, None]
-    mixed = (1 - weight) * table[lower] + weight * table[upper]  # (H, ratios)
-    rows = np.arange(len(at))[:, None]
-    return np.asarray((1 - part) * mixed[rows, column] + part * mixed[rows, column + 1])
+    part, weight = place - column, row - lower
+    before = (1 - weight) * table[lower, column] + weight * table[upper, column]
+    after = (1 - weight) * table[lower, column + 1] + weight * table[upper, column + 1]
+    return np.asarray((1 - part) * before + part * after)
 
 
 @lru_cache(maxsize=64)
