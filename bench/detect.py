@@ -1,159 +1,69 @@
 """Detection: the batched fit beside Prophet, a fleet of 96,000 series, quality on labelled data, a real Prometheus.
 
-Prints `name value unit` lines. CPU is the process' own and its children's, one BLAS thread on both sides. Prophet is
-fitted to `--oracle` series of the same kinds (all of them with `--oracle 1000`); its time for more series is its mean
-times their number, and the line `prophet_series_measured` says how many that was.
+Prints `name value unit` lines; progress goes to stderr. CPU is the process' own and its children's, one BLAS thread on
+both sides. Prophet is fitted to all of the 50 series and, as that alone would take a quarter of an hour, to 60 of the
+1,000, drawn at random: its mean time for those, times 1,000, is what the ratio divides, and the lines beside it are its
+95 % interval. `--full` fits all 1,000. `--quick` is a look in a minute or two.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import resource
 import sys
 import time
-import warnings
 from pathlib import Path
 
-if str(Path(__file__).parent) in sys.path:  # a script's folder comes first: `detect` would be this file
-    sys.path.remove(str(Path(__file__).parent))
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"  # before numpy is loaded
+sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: bench/agent.py would be `agent`
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import numpy as np  # noqa: E402
+from bench.harness.detection import BOTH, HOUR, POINTS, STEP, TIMES, blas, cpu, kinds, note, progress  # isort: skip
 
-from alerts.detect.bands import Floors, anomaly_score  # noqa: E402
-from alerts.detect.design import build, cycles  # noqa: E402
-from alerts.detect.labelled import read_directory  # noqa: E402
-from alerts.detect.model import Options, model  # noqa: E402
-from alerts.detect.prophet_batched import ProphetBatched, recipe  # noqa: E402
-from alerts.detect.quality import Quality, confidence, judge  # noqa: E402
-from alerts.detect.samples import KINDS, sample  # noqa: E402
-from alerts.detect.stream import How, score_series  # noqa: E402
+import numpy as np
 
-STEP, POINTS, AHEAD = 300.0, 4032, 12
-TIMES = 1_700_006_400.0 + STEP * np.arange(POINTS + AHEAD)
-BOTH = Options(daily=True, weekly=True)
-
-
-def note(name: str, value: float, unit: str) -> None:
-    print(f"{name} {value:.4g} {unit}".rstrip(), flush=True)
-
-
-def cpu() -> float:
-    """Seconds of this process and the children that have ended, such as Prophet's CmdStan."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def kinds(number: int) -> np.ndarray:
-    """`number` distinct series (POINTS + AHEAD, number): every kind in turn, another seed each time."""
-    return np.stack([sample(KINDS[i % len(KINDS)], len(TIMES), STEP, seed=i) for i in range(number)], axis=1)
-
-
-# --- against Prophet ------------------------------------------------------------------------------------------------
-
-
-def beside_prophet(oracle: int) -> None:
-    import pandas as pd
-
-    logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)
-    from prophet import Prophet
-
-    cmdstan = logging.getLogger("cmdstanpy")
-    cmdstan.addHandler(logging.NullHandler())
-    cmdstan.setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    series = kinds(max(oracle, 1000))
-    ProphetBatched().fit(TIMES[:600], series[:600, :5], BOTH)  # what is made once is made now
-    spent = {}
-    for number in (1000, 50):
-        tries = []
-        for _ in range(3):
-            begin = cpu()
-            fitted = ProphetBatched().fit(TIMES[:POINTS], series[:POINTS, :number], BOTH)
-            tries.append(cpu() - begin)
-        spent[number] = sorted(tries)[1]  # the median of three: one takes milliseconds
-    bands = fitted.forecast(TIMES[POINTS:])
-    (group,) = fitted.groups
-    dates = pd.to_datetime(TIMES, unit="s")
-    gains, apart, total = [], [], 0.0
-    for i in range(oracle):
-        reference = Prophet(daily_seasonality=True, weekly_seasonality=True, yearly_seasonality=False)
-        reference.uncertainty_samples = 0
-        begin = cpu()
-        reference.fit(pd.DataFrame({"ds": dates[:POINTS], "y": series[:POINTS, i]}), seed=1)
-        total += cpu() - begin
-        if i < 50:
-            ours = group.theta[i].copy()
-            ours[group.frame.constant] += group.mean[i]
-            found = {name: np.ravel(reference.params[name]) for name in ("k", "m", "delta", "beta", "sigma_obs")}
-            theirs = np.concatenate([found[name] for name in ("k", "m", "delta", "beta")])
-            gains.append(
-                height(series[:POINTS, i], ours, group.sigma[i])
-                - height(series[:POINTS, i], theirs, found["sigma_obs"][0])
-            )
-            yhat = reference.predict(pd.DataFrame({"ds": dates[POINTS:]}))["yhat"].to_numpy()
-            apart.append(np.median(np.abs(yhat - bands.yhat[:, i])) / np.ptp(series[:POINTS, i]))
-    note("prophet_series_measured", oracle, "series")
-    note("prophet_fit_cpu_s_per_series", total / oracle, "s")
-    note("fit_cpu_s_50", spent[50], "s")
-    note("fit_cpu_s_1000", spent[1000], "s")
-    note("fit_ratio_50", total / oracle * 50 / spent[50], "x")
-    note("fit_ratio_1000", total / oracle * 1000 / spent[1000], "x")
-    note("agreement_worst_logpost", min(gains), "nats")
-    note("agreement_median_logpost", float(np.median(gains)), "nats")
-    note("agreement_median_range_percent", 100 * float(np.median(apart)), "%")
-    note("agreement_worst_range_percent", 100 * float(np.max(apart)), "%")
-    for kind in KINDS:
-        mine = [i for i in range(min(oracle, 50)) if KINDS[i % len(KINDS)] == kind]
-        if mine:
-            best, far = min(gains[i] for i in mine), 100 * max(apart[i] for i in mine)
-            print(
-                f"#   {kind:12} log-posterior ours - Prophet >= {best:9.4f}   1 h ahead apart <= {far:.3f} % of range"
-            )
-
-
-def height(y: np.ndarray, theta: np.ndarray, sigma: float) -> float:
-    """Prophet's log-posterior of one series from its points."""
-    how = recipe(TIMES[:POINTS], BOTH)
-    design = build(how, TIMES[:POINTS], cycles(how, TIMES[:POINTS]))
-    rest = y / np.abs(y).max() - design.x @ theta
-    prior = 0.5 * np.sum(theta**2 * design.precision) + np.abs(theta[design.frame.kinks]).sum() / how.tau
-    return float(-len(y) * np.log(sigma) - rest @ rest / (2 * sigma**2) - prior - 2 * sigma**2)
-
+from alerts.detect.bands import Floors, anomaly_score
+from alerts.detect.labelled import read_directory
+from alerts.detect.model import model
+from alerts.detect.prophet_batched import ProphetBatched
+from alerts.detect.quality import Quality, confidence, judge
+from alerts.detect.samples import HARD, KINDS, sample
+from alerts.detect.stream import How, score_series
+from bench.harness.beside_prophet import beside_prophet, intervals, masks, multiplicative
 
 # --- a fleet --------------------------------------------------------------------------------------------------------
 
 
 def fleet(number: int, batch: int = 1000) -> None:
     """One pass over a simulated fleet: its ring in memory (float32), fitted, forecast and scored batch by batch."""
-    base = kinds(250).astype(np.float32)
+    seen = POINTS + HOUR
+    base = kinds(250)[:seen].astype(np.float32)
     spread = np.ptp(base[:POINTS], axis=0)
     rng = np.random.default_rng(3)
-    ring = np.empty((number // batch, len(TIMES), batch), dtype=np.float32)
+    ring = np.empty((number // batch, seen, batch), dtype=np.float32)
     for block in ring:
         picked = rng.integers(0, base.shape[1], batch)
-        block[:] = base[:, picked] + 0.02 * spread[picked] * rng.standard_normal((len(TIMES), batch), dtype=np.float32)
+        block[:] = base[:, picked] + 0.02 * spread[picked] * rng.standard_normal((seen, batch), dtype=np.float32)
     gaps = rng.integers(0, len(ring), max(len(ring) // 10, 1))
-    for place in gaps:  # a tenth of the batches have nodes that were away for some hours
+    for place in gaps:  # a tenth of the batches have nodes that were away for some hours, and one has lost packets
         for away in range(4):
             begin = int(rng.integers(200, POINTS - 400))
             ring[place, begin : begin + int(rng.integers(12, 120)), away * 100 : away * 100 + 80] = np.nan
+    ring[0][rng.random(ring[0].shape) < 0.02] = np.nan
     floors, flagged, unsolved = Floors(0.0, 0.05), 0, 0
     begin = cpu()
-    for block in ring:
+    for place, block in enumerate(ring):
+        if place % 10 == 0:
+            progress(f"fleet: {place * batch} of {number} series")
         values = block.astype(np.float64)
         fitted = ProphetBatched().fit(TIMES[:POINTS], values[:POINTS], BOTH)
-        bands = fitted.forecast(TIMES[POINTS:])
+        bands = fitted.forecast(TIMES[POINTS:seen])
         flagged += int(np.count_nonzero(anomaly_score(values[POINTS:], bands, floors) > 1))
         unsolved += sum(int(np.count_nonzero(~group.exact)) for group in fitted.groups)
     note("fleet_series", ring.shape[0] * batch, "series")
     note("fleet_cpu_s", cpu() - begin, "s")
     note("fleet_rss_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
     note("fleet_not_converged", unsolved, "series")
-    note("fleet_flagged_share", flagged / (ring.shape[0] * batch * AHEAD), "of points")
+    note("fleet_flagged_share", flagged / (ring.shape[0] * batch * HOUR), "of points")
 
 
 def steady(number: int) -> None:
@@ -362,34 +272,47 @@ def fits(name: str) -> None:
     note(f"fit_cpu_s_50_{name}", cpu() - begin, "s")
 
 
+PARTS = ("steady", "prophet", "intervals", "multiplicative", "masks", "fits", "fleet", "prometheus", "quality")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", help="prophet, fleet, steady, fits, prometheus, quality (this needs --data)"
-    )
-    parser.add_argument("--oracle", type=int, default=50, help="series that Prophet itself is fitted to (%(default)s)")
-    parser.add_argument("--series", type=int, default=96_000, help="size of the fleet (%(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)} (the last needs --data); all if none is named")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="the same, by option")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="few series and a small fleet: a look, not a figure")
+    size.add_argument("--full", action="store_true", help="Prophet itself on all 1,000 series: about half an hour")
+    parser.add_argument("--series", type=int, help="size of the fleet (96000; 4000 with --quick)")
     parser.add_argument("--prometheus-series", type=int, default=5000, help="series on a real one (%(default)s)")
-    parser.add_argument("--data", type=Path, help="directory of labelled series, for quality")
+    parser.add_argument(
+        "--data", type=Path, help="directory of labelled series: for quality, and real ones for Prophet"
+    )
     args = parser.parse_args()
-    parts = args.parts or ["prophet", "fleet", "steady", "fits", "prometheus", *(["quality"] if args.data else [])]
-    if unknown := set(parts) - {"prophet", "fleet", "steady", "fits", "prometheus", "quality"}:
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if "steady" in parts:
-        steady(args.series)
-    if "prophet" in parts:
-        beside_prophet(args.oracle)
-    if "fits" in parts:
-        for name in ("ewma", "robust", "prophet_batched"):
-            fits(name)
-    if "fleet" in parts:
-        fleet(args.series)
-    if "prometheus" in parts:
-        on_prometheus(args.prometheus_series)
-    if "quality" in parts:
-        if args.data is None:
-            parser.error("quality needs --data DIR")
-        quality(args.data)
+    asked = [*args.parts, *args.only]
+    if unknown := set(asked) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if "quality" in asked and args.data is None:
+        parser.error("quality needs --data DIR")
+    parts = asked or [part for part in PARTS if part != "quality" or args.data]
+    number = args.series or (4000 if args.quick else 96_000)
+    whole, picked, hard = (8, 8, 4) if args.quick else (50, 1000 if args.full else 60, len(HARD))
+    few = 3 if args.quick else 8
+    print(f"# {blas()}")
+    run = {
+        "steady": lambda: steady(number),
+        "prophet": lambda: beside_prophet(whole, picked, hard, args.data),
+        "intervals": lambda: intervals(few),
+        "multiplicative": lambda: multiplicative(few),
+        "masks": lambda: masks(200 if args.quick else 1000),
+        "fits": lambda: [fits(name) for name in ("ewma", "robust", "prophet_batched")],
+        "fleet": lambda: fleet(number),
+        "prometheus": lambda: on_prometheus(args.prometheus_series),
+        "quality": lambda: quality(args.data),
+    }
+    for part in PARTS:
+        if part in parts:
+            progress(f"part {part}")
+            run[part]()
     return 0
 
 
