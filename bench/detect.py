@@ -300,7 +300,7 @@ def main() -> int:
     print(f"# {blas()}")
     run = {
         "steady": lambda: steady(number),
-        "prophet": lambda: beside_prophet(whole, picked, hard, args.data),
+        "prophet": lambda: beside_prophet(whole, picked, hard, 0 if args.quick else 4, args.data),
         "intervals": lambda: intervals(few),
         "multiplicative": lambda: multiplicative(few),
         "masks": lambda: masks(200 if args.quick else 1000),

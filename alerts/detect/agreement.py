@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,8 +66,22 @@ def stan_from(times: Array, values: Array, options: Options, point: Point) -> Po
 
 def predict(fitted: Any, times: Array, options: Options) -> Array:
     """Prophet's expected values (H,) at Unix times (H,), without the draws of its intervals."""
+    fitted.uncertainty_samples = 0
+    return np.asarray(_quietly(fitted.predict, times, options)["yhat"], dtype=np.float64)
+
+
+def draws(fitted: Any, times: Array, options: Options, number: int) -> Array:
+    """Draws (H, number) of Prophet's predictive distribution at Unix times (H,), the same for the same seed."""
+    fitted.uncertainty_samples = number
+    np.random.seed(options.seed)  # it draws from the global generator
+    return np.asarray(_quietly(fitted.predictive_samples, times, options)["yhat"], dtype=np.float64)
+
+
+def _quietly(ask: Callable[..., Any], times: Array, options: Options) -> Any:
+    """Prophet's answer for a table of the times, without its libraries' warnings."""
     import pandas as pd
 
-    fitted.uncertainty_samples = 0
     future = {"ds": pd.to_datetime(times, unit="s")} | {known.name: known.at(times) for known in options.regressors}
-    return np.asarray(fitted.predict(pd.DataFrame(future))["yhat"], dtype=np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ask(pd.DataFrame(future))
