@@ -22,7 +22,7 @@ DRAWS = 5000
 
 
 class Row(NamedTuple):
-    """One series: log-posterior ours - Prophet's, how far apart the forecasts are in % of its range, and our optimum."""
+    """One series: log-posterior ours - Prophet's, how far apart the forecasts are (% of its range), our optimum."""
 
     kind: str
     gain: float
@@ -134,7 +134,7 @@ def _row(kind: str, y: Array, oracle: Any, mine: Point, yhat: Array) -> Row:
 
 
 def _who_is_right(rows: list[Row], asked: int) -> None:
-    """Where forecasts differ most: where Stan ends when it starts at our optimum, and whether its Newton gets nearer."""
+    """Where forecasts differ most: where Stan ends that starts at our optimum, and where its Newton ends."""
     worst: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: -row.hour):
         worst.setdefault(row.kind, row)
