@@ -15,7 +15,7 @@ RECORDS = 6
 WORK = 0.01
 """A state changes only after so many records in a row that also span this share of the work."""
 LEARN_AT = 0.05
-LEARN_RECORDS = 60
+LEARN_RECORDS = 20
 """Share of the work and records after which a plan is learnt where none is configured."""
 
 Alert = Literal["ticket", "page"]

@@ -81,6 +81,14 @@ def test_a_learnt_plan_never_pages():
     assert alerts == {None, "ticket"}
 
 
+def test_a_log_with_few_records_learns_its_plan_too():
+    times, steps = run(2, slow_from=0.4, slow=1.5)
+    judged = follow(times[5::6], steps[5::6])
+    place = first_alert(judged)
+    assert judged[place].alert == "ticket"
+    assert 40 < place < 60
+
+
 def test_lateness_ends_when_the_time_is_made_up():
     times, steps = run(3)
     slow = times.copy()
