@@ -53,7 +53,7 @@ def _rising(r: Random, saw: float, days: float) -> Array:
 
 
 def _line(r: Random, slope: tuple[float, float] = (1.2, 2.5), left: tuple[float, float] = (5, 13)) -> Array:
-    return 100 - r.uniform(*slope) * (30 + r.uniform(*left) - T)
+    return np.asarray(100 - r.uniform(*slope) * (30 + r.uniform(*left) - T), dtype=np.float64)
 
 
 FIRST: dict[str, Callable[[Random], Array]] = {
@@ -68,7 +68,7 @@ FIRST: dict[str, Callable[[Random], Array]] = {
     "weekly_saw": lambda r: _saw(r, 60, 90, 7),
     "ten_day_saw": lambda r: _saw(r, 50, 90, 10),
     "keep_last_k": lambda r: _saw(r, 55, 80, 3),
-    "one_jump": lambda r: 60 + 25.0 * (T > 28),
+    "one_jump": lambda r: np.where(T > 28, 85.0, 60.0),
 }
 
 
