@@ -16,11 +16,11 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
 from agent.base.exposition import Family, Renderer
+from agent.base.usage import usage
 from agent.base.web import Server, WebSecurity
 from agent.budget import Budget
 from agent.intake import Intake, gather
 from agent.snapshot import Snapshot, Status
-from agent.usage import usage
 from agent.worker import Result, Worker
 
 OWN = "agent"

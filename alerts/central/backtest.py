@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.base.errors import CannotTell, ConfigError
+from alerts.central.fitting import options_of
 from alerts.central.history import Bounds, History
-from alerts.central.monitor import options_of
 from alerts.central.presets import monitors_of
 from alerts.central.promread import Labels, Reader
 from alerts.central.settings import Monitor, Settings

@@ -20,6 +20,8 @@ from alerts.detect.capacity import Exhaustion, exhaustion
 class CapacityWatch(Watching):
     """One resource."""
 
+    kind = "capacity"
+
     def __init__(
         self,
         settings: Capacity,

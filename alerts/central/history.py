@@ -44,9 +44,10 @@ class Bounds:
 class History:
     """A ring of points of one query. `ring.head` is the newest row that had data."""
 
-    def __init__(self, settings: Query, reader: Reader, bounds: Bounds) -> None:
+    def __init__(self, settings: Query, reader: Reader, bounds: Bounds, length: int | None = None) -> None:
+        """`length`: rows to remember, if not the whole window of the settings."""
         self.settings = settings
-        self.ring = Ring(settings.length, settings.step)
+        self.ring = Ring(length or settings.length, settings.step)
         self._reader = reader
         self._bounds = bounds
         self._complete: int | None = None

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from agent.base.catalogue.central import SCORE, YHAT, YHAT_LOWER, YHAT_UPPER
 from agent.base.exposition import Families, Family
+from alerts.central.fitting import Fits, Forecast, Source, Window, ahead, longest
 from alerts.central.history import Bounds, History
 from alerts.central.page import dynamic_prefix, labelled
 from alerts.central.promread import Labels, Reader
-from alerts.central.schedule import share
 from alerts.central.settings import Monitor
 from alerts.central.watching import View, Watching
 from alerts.detect.bands import Array, Bands, Floors, anomaly_score
-from alerts.detect.design import Event
-from alerts.detect.model import Fitted, Options, judge, model
+from alerts.detect.model import judge, model
 
 SHOWN = (SCORE, YHAT, YHAT_LOWER, YHAT_UPPER)
 """What is exported of a series."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What the last fit says: bands for the rows `first..`, one column for each of `keys`."""
-
-    keys: tuple[Labels, ...]
-    first: int
-    bands: Bands
-    fitted_at: float
-    state: Fitted | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +34,6 @@ class Scored:
     scores: Array
 
 
-def options_of(settings: Monitor, events: tuple[Event, ...] = ()) -> Options:
-    """What a monitor asks of its model."""
-    return Options(
-        interval=settings.interval,
-        daily=settings.daily,
-        weekly=settings.weekly,
-        span=settings.span,
-        growth=settings.growth,
-        multiplicative=settings.multiplicative,
-        events=events,
-    )
-
-
-def learn(name: str, options: Options, times: Array, values: Array, ahead: Array) -> tuple[Bands, Fitted | None]:
-    """Fit in a worker process. Returns the forecast at `ahead` (H,) and, of online models, what they know."""
-    chosen = model(name)
-    fitted = chosen.fit(times, values, options)
-    if chosen.online:
-        return fitted.forecast(ahead[:1]), fitted
-    return fitted.forecast(ahead), None
-
-
 class Watch(Watching):
     """A monitor's life: new points, scores in order, and a model that is fitted again when due."""
 
@@ -78,42 +41,31 @@ class Watch(Watching):
         self,
         settings: Monitor,
         reader: Reader,
-        submit: Callable[..., Future[Any]],
+        fits: Fits,
         bounds: Bounds | None = None,
         *,
-        events: tuple[Event, ...] = (),
-        fit_deadline: float = math.inf,
-        restart: Callable[[], None] = lambda: None,
+        source: Callable[[float], Source] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`source`: gives workers that read for themselves what they need; then only new points are kept here."""
         super().__init__(settings.name, clock)
         self.settings = settings
-        self.history = History(settings, reader, bounds or Bounds())
-        self._submit = submit
+        length = min(ahead(settings), settings.length) if source else settings.length
+        self.history = History(settings, reader, bounds or Bounds(), length)
+        self.fits = fits
+        self._source = source
         self._model = model(settings.model)
-        self._options = options_of(settings, events)
         self._floors = Floors(settings.min_dev_abs, settings.min_dev_rel)
         self._scored: int | None = None
         self._latest: Scored | None = None
         self._forecast: Forecast | None = None
-        self._pending: Future[tuple[Bands, Fitted | None]] | None = None
-        self._pending_for: tuple[tuple[Labels, ...], int] = ((), 0)
-        self._pending_since = 0.0
-        self._fit_deadline = fit_deadline
-        self._restart = restart
-        self._next_fit = 0.0
-        self._fit_error = ""
+        self._fitted_at = 0.0
         self._prefixes: dict[str, list[str]] = {}
         self._prefixed: tuple[Labels, ...] = ()
         self._shown = 0
 
-    @property
-    def fitting(self) -> bool:
-        """Whether a worker is at the model now."""
-        return self._pending is not None and not self._pending.done()
-
     def _turn(self, now: float) -> View:
-        self._take_fit()
+        self._take_fit(now)
         came = self.history.update(now)
         self._start_fit(now)
         return self._decide(now, came)
@@ -121,73 +73,36 @@ class Watch(Watching):
     # --- fitting --------------------------------------------------------------------------------------------
 
     def _start_fit(self, now: float) -> None:
-        ring, settings = self.history.ring, self.settings
-        if self._pending is not None or ring.head is None or now < self._next_fit:
+        ring, first = self.history.ring, self._forecast is None
+        if ring.head is None or not self.fits.idle(now):
             return
-        if self._model.online and self._forecast is not None and self._forecast.keys == tuple(ring.keys):
-            return  # an online model learns with every point; a new series makes it start over from the ring
+        if self._model.online and self._forecast is not None and set(ring.keys) <= set(self._forecast.keys):
+            return  # an online model learns with every point; a new series makes it start over from the history
         ring.forget_silent()
-        times, values = ring.window()
-        ready = self._ready(times, values)
-        if not ready.any():
+        if self._source is not None:
+            self.fits.start(now, self._source(now), first=first)
             return
-        values[:, ~ready] = np.nan
-        start = int(np.argmax(~np.isnan(values).all(axis=1)))
-        # Far enough that the next fit, or the one after it, is there before the forecast ends.
-        rows = math.ceil(2.5 * settings.fit_every / settings.step) + 2
-        ahead = (ring.head + 1 + np.arange(rows)) * settings.step
-        self._pending_for = (tuple(ring.keys), ring.head)
-        self._pending_since = time.monotonic()
-        options = (
-            replace(self._options, groups=_groups(ring.keys, settings.peers_by)) if settings.peers_by else self._options
-        )
-        self._pending = self._submit(learn, settings.model, options, times[start:], values[start:], ahead)
-        self._next_fit = now + settings.fit_every * (1.0 if self._forecast else 1.0 + share(settings.name))
+        values = ring.window()[1]
+        if not first or longest(values) * ring.step >= self.settings.min_history - ring.step:
+            self.fits.start(now, Window(tuple(ring.keys), ring.head, values), first=first)
 
-    def _ready(self, times: Array, values: Array) -> npt.NDArray[np.bool_]:
-        """Which series (N,) have the history that the monitor asks for, at least half of it filled."""
-        there = ~np.isnan(values)
-        points = there.sum(axis=0)
-        span = np.where(points > 0, times[-1] - times[np.argmax(there, axis=0)] + self.settings.step, 0.0)
-        least = max(self._model.min_points, math.ceil(0.5 * self.settings.min_history / self.settings.step))
-        ready: npt.NDArray[np.bool_] = (span >= self.settings.min_history) & (points >= least)
-        return ready
-
-    def _take_fit(self) -> None:
-        """Take over the result of a fit that has ended."""
-        if self._pending is None:
+    def _take_fit(self, now: float) -> None:
+        found = self.fits.take(now)
+        if found is None:
             return
-        if not self._pending.done():
-            if time.monotonic() - self._pending_since > self._fit_deadline:
-                self._pending = None
-                self._fit_error = f"a fit took longer than {self._fit_deadline:.0f} s and was ended"
-                self._next_fit = self._clock() + self.settings.fit_every
-                self._restart()
-            return
-        pending, self._pending = self._pending, None
-        keys, head = self._pending_for
-        try:
-            bands, state = pending.result()
-        except Exception as error:  # whatever a model raises is this monitor's trouble alone
-            self._fit_error = f"fit failed: {type(error).__name__}: {error}"
-            self._next_fit = self._clock() + min(self.settings.fit_every, 60.0)
-            return
-        self._fit_error = ""
-        self._forecast = Forecast(keys, head + 1, bands.clipped(self.settings.data_range), self._clock(), state)
-        if state is not None:
-            self._scored = head  # an online model goes on where its fit ended
+        self._forecast, self._fitted_at = found, now
+        if found.state is not None:
+            self._scored = found.first - 1  # an online model goes on where its fit ended
 
     # --- deciding -------------------------------------------------------------------------------------------
 
     def _decide(self, now: float, came: bool) -> View:
         ring = self.history.ring
-        view = View(series=ring.series)
-        if self._forecast is not None:
-            view.fitted_at = self._forecast.fitted_at
+        view = View(series=ring.series, fitted_at=self._fitted_at)
         if ring.head is None or not ring.series:
             view.state, view.why = "no_data", "the query has no series"
-        elif self._fit_error and self._forecast is None:
-            view.state, view.why = "error", self._fit_error
+        elif self.fits.error and self._forecast is None:
+            view.state, view.why = "error", self.fits.error
         elif self._forecast is None:
             view.state, view.why = "warming_up", self._how_warm()
         else:
@@ -197,11 +112,10 @@ class Watch(Watching):
         return view
 
     def _how_warm(self) -> str:
-        if self._pending is not None:
+        if self.fits.under_way:
             return "first fit under way"
-        times, values = self.history.ring.window()
-        there = ~np.isnan(values).all(axis=1)
-        have = float(times[-1] - times[np.argmax(there)]) if there.any() else 0.0
+        here = longest(self.history.ring.window()[1]) * self.settings.step
+        have = max(here, self.fits.short.have if self.fits.short else 0.0)
         return f"{have:.0f} s of {self.settings.min_history:.0f} s of history"
 
     def _score(self, now: float, view: View, forecast: Forecast) -> None:
@@ -217,6 +131,7 @@ class Watch(Watching):
         values = np.full((max(last - first + 1, 0), len(forecast.keys)), np.nan)
         values[:, inside] = ring.rows(first, last)[:, present] if len(values) else 0.0
         bands, scores = self._judge(forecast, first, values)
+        self.scored += int(np.count_nonzero(~np.isnan(scores)))
         if first <= last:
             self._scored = last
             self._latest = Scored(forecast.keys, values[-1], Bands(*(part[-1] for part in bands)), scores[-1])
@@ -227,8 +142,8 @@ class Watch(Watching):
             view.state, view.why = "warming_up", f"the model {self.settings.model} needs more points"
         elif np.isnan(bands.yhat).all() and first <= last:
             view.state, view.why = "stale", "the last forecast has run out"
-        elif now - forecast.fitted_at > 2.2 * self.settings.fit_every and not self._model.online:
-            view.state, view.why = "stale", self._fit_error or "the model is older than two fit periods"
+        elif now - self._fitted_at > 2.2 * self.settings.fit_every and not self._model.online:
+            view.state, view.why = "stale", self.fits.error or "the model is older than two fit periods"
         else:
             view.state, view.why = "ok", f"{self._shown} of {ring.series} series scored"
             if new:
@@ -254,7 +169,7 @@ class Watch(Watching):
             bands, score = judge(state, moment, point, self._floors, settings.direction, settings.data_range)
             parts.append((*bands, score))
             state = state.update(moment, point)
-        self._forecast = Forecast(forecast.keys, forecast.first, forecast.bands, forecast.fitted_at, state)
+        self._forecast = replace(forecast, state=state)
         if not parts:
             return forecast.bands.at(slice(0, 0)), values
         *edges, scores = (np.concatenate(group) for group in zip(*parts, strict=True))
@@ -280,16 +195,11 @@ class Watch(Watching):
     # --- kept over restarts ---------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
-        """Points and forecast; what an online model knows is learnt again from the points."""
-        found: dict[str, Any] = {"history": self.history.dump(), "scored": self._scored, "next_fit": self._next_fit}
-        forecast = self._forecast
-        if forecast is not None and forecast.state is None:
-            found["forecast"] = {
-                "keys": [list(key) for key in forecast.keys],
-                "first": forecast.first,
-                "bands": list(forecast.bands),
-                "fitted_at": forecast.fitted_at,
-            }
+        """Points, forecast, and what an online model knows."""
+        found: dict[str, Any] = {"history": self.history.dump()}
+        if self._forecast is not None:
+            found["forecast"] = self._forecast
+            found["scored"], found["fitted_at"], found["due"] = self._scored, self._fitted_at, self.fits.due
         return found
 
     def restore(self, found: dict[str, Any]) -> None:
@@ -302,15 +212,7 @@ class Watch(Watching):
         kept = found.get("forecast")
         if kept is None:
             return
-        keys = tuple(tuple((str(k), str(v)) for k, v in key) for key in kept["keys"])
-        bands = Bands(*(np.asarray(part, dtype=np.float64) for part in kept["bands"]))
-        if any(part.ndim != 2 or part.shape[1] != len(keys) for part in bands):
+        if any(part.ndim != 2 or part.shape[1] != len(kept.keys) for part in kept.bands):
             raise ValueError("a forecast of other series")
-        self._forecast = Forecast(keys, int(kept["first"]), bands, float(kept["fitted_at"]), None)
-        self._scored, self._next_fit = found["scored"], float(found["next_fit"])
-
-
-def _groups(keys: list[Labels], by: tuple[str, ...]) -> tuple[int, ...]:
-    """The number of each series' group: those that agree in the labels `by` are peers."""
-    known: dict[tuple[str, ...], int] = {}
-    return tuple(known.setdefault(tuple(dict(key).get(name, "") for name in by), len(known)) for key in keys)
+        self._forecast, self._scored = kept, found["scored"]
+        self._fitted_at, self.fits.due = float(found["fitted_at"]), float(found["due"])

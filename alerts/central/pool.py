@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,22 @@ def one_thread() -> None:
     """Keep numerical libraries to one thread in this process and its children; call before numpy loads."""
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+
+
+class Workers(Protocol):
+    """Who fits models: `concurrent.futures`, with an end to what hangs."""
+
+    replaced: int
+    """Times the workers were replaced."""
+
+    def submit(self, work: Callable[..., T], /, *args: object) -> Future[T]:
+        """Run `work(*args)`, a function importable by name, in a worker; never raises."""
+
+    def restart(self) -> None:
+        """End the workers, whatever they do: one hangs. What they had in hand fails and is asked for again."""
+
+    def close(self) -> None:
+        """Drop what waits and end the workers."""
 
 
 class Pool:

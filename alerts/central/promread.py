@@ -28,6 +28,10 @@ class ReadError(VigilError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
+        self._parts = (reason, detail)
+
+    def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        return ReadError, self._parts  # it comes back from workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Tally:
     """What reading has cost so far."""
 
     queries: int = 0
+    series: int = 0
     samples: int = 0
     bytes: int = 0
 
@@ -54,13 +59,22 @@ class Reader:
     Args:
         settings: address and budgets.
         observe: called with the seconds and the outcome ("ok" or a reason) of each query.
+        parsed: called with the seconds that decoding an answer took.
+        tally: where to add up what reading costs; it outlives a reader of other settings.
     """
 
-    def __init__(self, settings: Prometheus, observe: Callable[[float, str], None] = lambda seconds, outcome: None):
+    def __init__(
+        self,
+        settings: Prometheus,
+        observe: Callable[[float, str], None] = lambda seconds, outcome: None,
+        parsed: Callable[[float], None] = lambda seconds: None,
+        tally: Tally | None = None,
+    ) -> None:
         self._settings = settings
         self._observe = observe
+        self._parsed = parsed
         self._room = threading.BoundedSemaphore(settings.concurrency)
-        self.tally = Tally()
+        self.tally = tally or Tally()
         kwargs: dict[str, Any] = {"ca_certs": settings.ca_file} if settings.ca_file else {}
         self._pool = urllib3.PoolManager(maxsize=settings.concurrency, retries=False, **kwargs)
 
@@ -140,6 +154,7 @@ class Reader:
             raise ReadError(
                 "denied", f"{url}: HTTP {response.status}; check username, password_file, bearer_token_file"
             )
+        begin = time.monotonic()
         try:
             document = json.loads(body)
             if document["status"] != "success":
@@ -152,6 +167,8 @@ class Reader:
         except (ValueError, KeyError, TypeError):
             reason = "unavailable" if response.status >= 500 else "bad_answer"
             raise ReadError(reason, f"{url}: HTTP {response.status}, and no PromQL answer") from None
+        self._parsed(time.monotonic() - begin)
+        self.tally.series += len(found)
         self.tally.samples += sum(len(r["values"]) for r in found) if kind == "matrix" else len(found)
         return found
 

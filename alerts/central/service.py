@@ -5,29 +5,35 @@ from __future__ import annotations
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from agent import __version__
+from agent.base.catalogue import Sample
 from agent.base.catalogue import central as metrics
 from agent.base.catalogue import self as own
 from agent.base.errors import ConfigError
 from agent.base.exposition import Families, Format, render
+from alerts.central import usage
 from alerts.central.capacity import CapacityWatch
+from alerts.central.fitting import Fits, Source
 from alerts.central.history import Bounds
 from alerts.central.monitor import Watch
 from alerts.central.page import Counters, families
-from alerts.central.pool import Pool
+from alerts.central.pool import Pool, Workers
 from alerts.central.presets import monitors_of, resources_of
-from alerts.central.promread import Reader
+from alerts.central.promread import Reader, Tally
 from alerts.central.schedule import BEAT, Clock
-from alerts.central.settings import Settings
+from alerts.central.settings import Monitor, Settings
 from alerts.central.shard import Shard
 from alerts.central.state import Store
 from alerts.central.training import NAME as TRAINING
 from alerts.central.training import TrainingWatch
-from alerts.central.watching import NOT_RUN, STATES, State, View, Watching
+from alerts.central.watching import KINDS, NOT_RUN, STATES, State, View, Watching
+from alerts.detect.design import Event
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,12 @@ THREADS = 8
 """Turns that may run at one time; they mostly wait for Prometheus."""
 STALE_TURNS = 3.0
 """Periods without a good turn after which what a watch said counts no more."""
+NEED_RESTART = ("listen", "web_config_file", "state_dir", "executor", "workers")
+"""Settings that are read at start alone."""
 SAVE = "save state"
 """The clock's job that writes what has been learnt."""
+SAVE_CHECK = 30.0
+"""Seconds between two of its runs."""
 
 
 class Kept(Protocol):
@@ -64,46 +74,52 @@ class Central:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.counters = Counters()
-        self.pool = Pool(settings.workers)
+        self._tally = Tally()
+        self.workers = workers_of(settings)
         self.clock = Clock(THREADS, self._missed)
         self.store = Store(settings.state_dir)
         self.slots: dict[str, Slot] = {}
         self._started = False
-        self._saved: dict[str, float] = {}
+        self._saved: dict[str, tuple[float, float]] = {}
         self.counters.set(metrics.CENTRAL_BUILD, 1.0, __version__, platform.python_version())
         self.counters.set(metrics.CENTRAL_UP, time.time())
-        self.reader = Reader(settings.prometheus, self._read)
+        self.reader = self._new_reader(settings)
         self._build(settings)
 
     def start(self) -> None:
         for name in self.slots:
             self._schedule(name)
-        self.clock.every(SAVE, self.settings.save_every, self.save, soon=False)
+        self.clock.every(SAVE, min(self.settings.save_every, SAVE_CHECK), self.save, soon=False)
         self.clock.start()
         self._started = True
 
     def stop(self) -> None:
         self.clock.stop()
-        self.save()
+        self.save(all_of_them=True)
         self.store.close()
-        self.pool.close()
+        self.workers.close()
 
     # --- configuration --------------------------------------------------------------------------------------
 
     def reload(self, load: Callable[[], Settings]) -> bool:
         """Take over a new configuration; one that is wrong changes nothing. Returns whether it was good.
 
-        Watches whose settings are the same go on undisturbed. `listen`, `state_dir`, `workers` need a restart.
+        Watches whose settings are the same go on undisturbed; a change of `NEED_RESTART` is said and waits.
         """
         try:
             settings = load()
         except ConfigError as error:
             log.error("configuration refused, the old one stays: %s", error)
             self.counters.set(own.RELOAD_OK, 0.0)
+            self.counters.count(metrics.CONFIG_RELOADS, "refused")
             return False
+        for name in NEED_RESTART:
+            if getattr(settings, name) != getattr(self.settings, name):
+                log.warning("a changed setting needs a restart", extra={"setting": name})
         if settings.prometheus != self.settings.prometheus:
-            self.reader = Reader(settings.prometheus, self._read)
+            self.reader = self._new_reader(settings)
         self._build(settings)
+        self.counters.count(metrics.CONFIG_RELOADS, "ok")
         log.info("configuration reloaded", extra={"monitors": len(self.slots)})
         return True
 
@@ -133,15 +149,7 @@ class Central:
                 monitor.name,
                 monitor.period,
                 f"{monitor!r} {events!r}",
-                lambda m=monitor, b=limited: Watch(
-                    m,
-                    self.reader,
-                    self.pool.submit,
-                    b,
-                    events=events,
-                    fit_deadline=settings.fit_deadline,
-                    restart=self.pool.restart,
-                ),  # type: ignore[misc]
+                lambda m=monitor, b=limited: self._watch(m, b, events, settings),  # type: ignore[misc]
                 monitor.model,
             )
         for resource in (*settings.capacity, *resources_of(settings)):
@@ -165,6 +173,15 @@ class Central:
         self.counters.set(own.RELOAD_OK, 1.0)
         self.counters.set(own.RELOAD_TIME, time.time())
 
+    def _new_reader(self, settings: Settings) -> Reader:
+        parsed = partial(self.counters.observe, metrics.PARSE_SECONDS)
+        return Reader(settings.prometheus, self._read, parsed, self._tally)
+
+    def _watch(self, monitor: Monitor, bounds: Bounds, events: tuple[Event, ...], settings: Settings) -> Watch:
+        fits = Fits(monitor, self.workers, events=events, deadline=settings.fit_deadline, observe=self._fitted)
+        source = None if isinstance(self.workers, Pool) else partial(Source, settings.prometheus, bounds)
+        return Watch(monitor, self.reader, fits, bounds, source=source)
+
     def _restored(self, watch: Watching, settings: str) -> Watching:
         if hasattr(watch, "restore"):
             kept = self.store.load(watch.name, settings)
@@ -177,12 +194,19 @@ class Central:
                     self.store.dropped += 1
         return watch
 
-    def save(self) -> None:
-        """Keep what has been read and learnt; only of watches that had a good turn since."""
+    def save(self, *, all_of_them: bool = False) -> None:
+        """Keep what has been read and learnt: of watches with a new fit, the others every `save_every`.
+
+        Points can be read again, so an old copy costs one short query; a lost fit costs the fit.
+        """
         for name, slot in list(self.slots.items()):
             watch = slot.watch
-            if hasattr(watch, "dump") and watch.view.last_run > self._saved.get(name, 0.0):
-                self._saved[name] = watch.view.last_run
+            if not hasattr(watch, "dump") or not watch.view.last_run:
+                continue
+            saved_at, saved_fit = self._saved.get(name, (0.0, 0.0))
+            aged = watch.view.last_run - saved_at >= self.settings.save_every
+            if aged or watch.view.fitted_at != saved_fit or (all_of_them and watch.view.last_run > saved_at):
+                self._saved[name] = watch.view.last_run, watch.view.fitted_at
                 with watch.paused():
                     document = watch.dump()
                 self.store.save(name, slot.settings, document)
@@ -200,6 +224,10 @@ class Central:
                 self.counters.count(metrics.MONITOR_RUNS, name, outcome)
 
         self.clock.every(name, slot.period, run)
+
+    def _fitted(self, name: str, seconds: float, outcome: str) -> None:
+        self.counters.observe(metrics.FIT_SECONDS, seconds)
+        self.counters.count(metrics.MONITOR_FITS, name, outcome)
 
     def _read(self, seconds: float, outcome: str) -> None:
         self.counters.observe(metrics.READ_SECONDS, seconds)
@@ -235,21 +263,37 @@ class Central:
         """Names of the watches that have not had their first turn."""
         return [name for name, slot in self.slots.items() if slot.watch.view.why == NOT_RUN]
 
+    def _own(self) -> list[Sample]:
+        """What central says of itself."""
+        settings, watches = self.settings, [slot.watch for slot in self.slots.values()]
+        entities = Counter(watch.kind for watch in watches)
+        found = [
+            metrics.SCHEDULER_UP.sample(float(self.alive)),
+            metrics.SCHEDULER_ALIVE.sample(self.clock.last_beat),
+            metrics.SHARD.sample(1.0, str(settings.member), str(settings.members), str(settings.replication)),
+            metrics.FITS_PENDING.sample(sum(isinstance(w, Watch) and w.fits.under_way for w in watches)),
+            metrics.READ_SERIES.sample(self._tally.series),
+            metrics.READ_SAMPLES.sample(self._tally.samples),
+            metrics.READ_BYTES.sample(self._tally.bytes),
+            metrics.WORKERS_REPLACED.sample(self.workers.replaced),
+            metrics.STATE_DROPPED.sample(self.store.dropped),
+            *(metrics.CONFIG_ENTITIES.sample(entities[kind], kind) for kind in KINDS),
+        ]
+        if self.store.saved:
+            found.append(metrics.STATE_SAVED.sample(self.store.saved))
+        return found
+
     def page(self, form: Format) -> bytes:
         """The /metrics page, from memory alone."""
         found: list[Families] = []
-        samples = self.counters.samples()
-        samples.append(metrics.SCHEDULER_ALIVE.sample(self.clock.last_beat))
-        samples.append(metrics.READ_SAMPLES.sample(self.reader.tally.samples))
-        samples.append(metrics.READ_BYTES.sample(self.reader.tally.bytes))
-        samples.append(metrics.WORKERS_REPLACED.sample(self.pool.replaced))
-        samples.append(metrics.STATE_DROPPED.sample(self.store.dropped))
+        samples = [*self.counters.samples(), *self._own(), *usage.samples()]
         for name in list(self.slots):
             view = self.view(name)
             found.append(view.found)
             samples += [metrics.MONITOR_STATE.sample(float(view.state == state), name, state) for state in STATES]
             samples.append(metrics.MONITOR_SERIES.sample(view.series, name))
             samples.append(metrics.MONITOR_DURATION.sample(view.duration, name))
+            samples.append(metrics.MONITOR_SCORED.sample(self.slots[name].watch.scored, name))
             if view.last_run:
                 samples.append(metrics.MONITOR_LAST_RUN.sample(view.last_run, name))
             if view.fitted_at:
@@ -274,6 +318,19 @@ class Central:
                 entry |= {"model": slot.model, "fitted_at": view.fitted_at or None}
             found.append(entry)
         return found
+
+
+def workers_of(settings: Settings) -> Workers:
+    """Who fits, by `executor`.
+
+    Raises:
+        ConfigError: Dask is asked for and not installed.
+    """
+    if settings.executor == "processes":
+        return Pool(settings.workers)
+    from alerts.central.dask_pool import DaskPool
+
+    return DaskPool(settings.executor)
 
 
 def _limited(bounds: Bounds, series_limit: int | None) -> Bounds:

@@ -171,7 +171,9 @@ class Settings(Model):
     listen: str = Field(default="127.0.0.1:9841", description="Address and port of the service.")
     web_config_file: str = Field(default="", description="TLS and authentication of the service.")
     state_dir: str = Field(default="/var/lib/gpuvigil-central", description="Where learnt state is kept.")
-    save_every: Duration = Field(default=60.0, gt=0, description="Time between two writes of it.")
+    save_every: Duration = Field(
+        default=1800.0, gt=0, description="Time between two writes of a monitor's; a new fit is written soon."
+    )
     member: int = Field(default=0, ge=0, description="Number of this member, from 0, where several share the work.")
     members: int = Field(default=1, ge=1, le=1000, description="How many members share the work.")
     replication: int = Field(default=1, ge=1, description="How many members watch each series.")
@@ -179,7 +181,12 @@ class Settings(Model):
         default=None, description="Ready monitors; unset: all of them where no monitor is written."
     )
     fit_deadline: Duration = Field(default=900.0, gt=0, description="A fit that takes longer hangs; it is ended.")
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that fit models.")
+    executor: str = Field(
+        default="processes",
+        pattern=r"^(processes|dask(\+tls)?://[^\s/:]+:\d+)$",
+        description="Who fits: processes here, or a Dask scheduler (dask://host:port) whose workers read Prometheus.",
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that fit models here.")
     mask_tail: Duration = Field(default=120.0, ge=0, description="Points left out after a drill or maintenance ends.")
     prometheus: Prometheus = Prometheus()
     training: Training = Training()

@@ -6,6 +6,8 @@ counted; a file that is no database is put aside. Nothing here can keep the serv
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import io
 import json
 import logging
@@ -13,15 +15,21 @@ import sqlite3
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 FILE = "central.db"
+OURS = ("alerts.detect.", "alerts.central.")
+"""Modules whose classes may be kept."""
+
+
+T = TypeVar("T")
 
 
 class Store:
@@ -32,6 +40,8 @@ class Store:
         self._lock = threading.Lock()
         self.dropped = 0
         """Rows or files that could not be used."""
+        self.saved = 0.0
+        """Unix time at which something was last kept; 0 if nothing has been."""
         self.usable = True
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -46,50 +56,70 @@ class Store:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            aside = self._path.with_name(f"{FILE}.damaged-{int(time.time())}")
-            log.warning("state file put aside: %s", error, extra={"kept_as": str(aside)})
-            self._path.rename(aside)
-            self.dropped += 1
-            return _connect(self._path)
+            return self._anew(error)
+
+    def _anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """Put a file that is no database, or no longer one, aside, and begin another."""
+        aside = self._path.with_name(f"{FILE}.damaged-{int(time.time())}")
+        log.warning("state file put aside: %s", error, extra={"kept_as": str(aside)})
+        self._path.rename(aside)
+        for part in ("-wal", "-shm"):
+            self._path.with_name(FILE + part).unlink(missing_ok=True)
+        self.dropped += 1
+        return _connect(self._path)
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something with the database; in a new one where the old one turns out to be damaged.
+
+        Raises:
+            sqlite3.Error: it cannot be done for another reason, such as a full disk.
+        """
+        with self._lock:
+            try:
+                with self._connection:
+                    return work(self._connection)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._connection.close()
+                self._connection = self._anew(error)
+                with self._connection:
+                    return work(self._connection)
 
     def save(self, name: str, settings: str, document: dict[str, Any]) -> None:
         """Replace what is kept of a watch."""
         if not self.usable:
             return
-        data = pack(document)
-        with self._lock:
-            try:
-                with self._connection:
-                    self._connection.execute(
-                        "INSERT OR REPLACE INTO watch VALUES (?, ?, ?, ?, ?)",
-                        (name, VERSION, settings, time.time(), data),
-                    )
-            except sqlite3.Error as error:
-                log.warning("state not saved: %s", error, extra={"monitor": name})
+        try:
+            row = (name, VERSION, settings, time.time(), pack(document))
+            self._do(lambda connection: connection.execute("INSERT OR REPLACE INTO watch VALUES (?, ?, ?, ?, ?)", row))
+        except (OSError, sqlite3.Error, TypeError, ValueError) as error:
+            log.warning("state not saved: %s", error, extra={"monitor": name})
+        else:
+            self.saved = row[3]
 
     def load(self, name: str, settings: str) -> dict[str, Any] | None:
         """What is kept of a watch with these settings, or None."""
         if not self.usable:
             return None
-        with self._lock:
-            try:
-                row = self._connection.execute(
-                    "SELECT data FROM watch WHERE name = ? AND version = ? AND settings = ?", (name, VERSION, settings)
-                ).fetchone()
-                return unpack(row[0]) if row is not None else None
-            except (sqlite3.Error, ValueError, KeyError, EOFError, OSError, zlib.error) as error:
-                log.warning("kept state cannot be used: %s", error, extra={"monitor": name})
-                self.dropped += 1
-                return None
+        query = "SELECT data FROM watch WHERE name = ? AND version = ? AND settings = ?"
+        try:
+            row = self._do(lambda connection: connection.execute(query, (name, VERSION, settings)).fetchone())
+            return unpack(row[0]) if row is not None else None
+        except (sqlite3.Error, ValueError, KeyError, TypeError, ImportError, EOFError, OSError, zlib.error) as error:
+            log.warning("kept state cannot be used: %s", error, extra={"monitor": name})
+            self.dropped += 1
+            return None
 
     def keep_only(self, names: list[str]) -> None:
         """Forget watches that are no longer configured."""
         if not self.usable:
             return
-        with self._lock, self._connection:
-            known = [row[0] for row in self._connection.execute("SELECT name FROM watch")]
-            for name in set(known) - set(names):
-                self._connection.execute("DELETE FROM watch WHERE name = ?", (name,))
+        marks = ", ".join("?" * len(names))
+        try:
+            self._do(lambda connection: connection.execute(f"DELETE FROM watch WHERE name NOT IN ({marks})", names))  # noqa: S608 - marks alone
+        except (OSError, sqlite3.Error) as error:
+            log.warning("state not tidied up: %s", error)
 
     def close(self) -> None:
         if self.usable:
@@ -97,16 +127,26 @@ class Store:
 
 
 def pack(document: dict[str, Any]) -> bytes:
-    """A nested document with arrays in it as bytes: the arrays as npz, the rest as JSON, a checksum in front."""
+    """A nested document as bytes: arrays as npz, the rest as JSON, a checksum in front.
+
+    Dataclasses and named tuples of our own modules, such as what a model has learnt, are kept by their fields.
+    """
     arrays: dict[str, Any] = {}
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             arrays[f"a{len(arrays)}"] = value
             return {"__array__": f"a{len(arrays) - 1}"}
+        if isinstance(value, np.generic):
+            return value.item()
+        if names := _fields(type(value)):
+            where = f"{type(value).__module__}:{type(value).__qualname__}"
+            return {"__of__": where, "fields": {name: plain(getattr(value, name)) for name in names}}
         if isinstance(value, dict):
             return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, tuple):
+            return {"__tuple__": [plain(inner) for inner in value]}
+        if isinstance(value, list):
             return [plain(inner) for inner in value]
         return value
 
@@ -121,7 +161,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     """The reverse of `pack`.
 
     Raises:
-        ValueError: the bytes are damaged.
+        ValueError: the bytes are damaged, or hold something that this version does not know.
     """
     if zlib.crc32(data[4:]).to_bytes(4, "big") != data[:4]:
         raise ValueError("checksum differs")
@@ -129,16 +169,50 @@ def unpack(data: bytes) -> dict[str, Any]:
         document = json.loads(arrays["__document__"].tobytes())
 
         def whole(value: Any) -> Any:
-            if isinstance(value, dict):
-                if set(value) == {"__array__"}:
-                    return arrays[value["__array__"]]
-                return {key: whole(inner) for key, inner in value.items()}
             if isinstance(value, list):
                 return [whole(inner) for inner in value]
-            return value
+            if not isinstance(value, dict):
+                return value
+            match value:
+                case {"__array__": name}:
+                    return arrays[name]
+                case {"__tuple__": inner}:
+                    return tuple(whole(each) for each in inner)
+                case {"__of__": where, "fields": fields}:
+                    return _made(where, {name: whole(inner) for name, inner in fields.items()})
+            return {key: whole(inner) for key, inner in value.items()}
 
         found: dict[str, Any] = whole(document)
         return found
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    """Names of the fields of a dataclass or named tuple of ours, less its caches; none of anything else."""
+    if not kind.__module__.startswith(OURS):
+        return ()
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind) if field.compare)
+    return tuple(getattr(kind, "_fields", ()))
+
+
+def _made(where: str, fields: dict[str, Any]) -> Any:
+    """An object as it was packed, without its `__init__`.
+
+    Raises:
+        ValueError: this version has no such class, or one of other fields.
+    """
+    module, _, name = where.partition(":")
+    kind = getattr(importlib.import_module(module), name, None) if module.startswith(OURS) else None
+    if not isinstance(kind, type) or set(_fields(kind)) != set(fields):
+        raise ValueError(f"{where} is not what it was")
+    if issubclass(kind, tuple):
+        return kind(**fields)
+    made = object.__new__(kind)
+    for field in dataclasses.fields(cast("Any", kind)):
+        empty = field.default_factory if field.default_factory is not dataclasses.MISSING else None
+        value = fields[field.name] if field.name in fields else empty and empty()
+        object.__setattr__(made, field.name, value)
+    return made
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -35,6 +35,8 @@ class Job:
 class TrainingWatch(Watching):
     """All jobs that report progress."""
 
+    kind = "training"
+
     def __init__(
         self,
         settings: Training,

@@ -17,6 +17,9 @@ from alerts.central.promread import ReadError
 State = Literal["ok", "warming_up", "no_data", "stale", "error"]
 STATES: tuple[State, ...] = ("ok", "warming_up", "no_data", "stale", "error")
 
+Kind = Literal["monitor", "capacity", "training"]
+KINDS: tuple[Kind, ...] = ("monitor", "capacity", "training")
+
 NOT_RUN = "not run yet"
 HOPELESS = ("bad_query", "budget", "denied", "gauge_wanted")
 """Reasons that asking again does not cure: somebody must change the configuration."""
@@ -40,9 +43,13 @@ class View:
 class Watching:
     """A watch. `turn` is called by the scheduler, never twice at once; `view` may be read at any time."""
 
+    kind: Kind = "monitor"
+
     def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
         self.name = name
         self.view = View()
+        self.scored = 0
+        """Points that got a score so far."""
         self._clock = clock
         self._log = OnChange(logging.getLogger(f"gpuvigil.central.{name}"))
         self._lock = threading.Lock()

@@ -100,9 +100,48 @@ JOBS_MISSED = Metric(
 MONITOR_FITTED = Metric(
     "gpuvigil_monitor_fitted_timestamp_seconds", "gauge", "When its model was last fitted.", "seconds", ("monitor",)
 )
+MONITOR_FITS = Metric(
+    "gpuvigil_monitor_fits",
+    "counter",
+    "Fits by outcome: ok, short (too little history), failed, deadline.",
+    labels=("monitor", "outcome"),
+)
+MONITOR_SCORED = Metric("gpuvigil_monitor_scored_points", "counter", "Points that got a score.", labels=("monitor",))
+SCHEDULER_UP = Metric(
+    "gpuvigil_central_scheduler_alive", "gauge", "1 while the scheduler turns; 0 when its thread is dead or stuck."
+)
+CONFIG_ENTITIES = Metric(
+    "gpuvigil_central_config_entities", "gauge", "What is configured: monitor, capacity, training.", labels=("kind",)
+)
+CONFIG_RELOADS = Metric(
+    "gpuvigil_central_config_reloads", "counter", "Reloads of the configuration: ok, refused.", labels=("outcome",)
+)
+SHARD = Metric(
+    "gpuvigil_central_shard",
+    "info",
+    "Which part of the series is this member's.",
+    labels=("member", "members", "replication"),
+)
+FITS_PENDING = Metric("gpuvigil_central_fits_pending", "gauge", "Fits that a worker has or that wait for one.")
+FIT_SECONDS = Metric("gpuvigil_central_fit_seconds", "histogram", "Time of one fit, waiting included.", "seconds", ())
 READ_SAMPLES = Metric("gpuvigil_central_read_samples", "counter", "Samples read from Prometheus.")
+READ_SERIES = Metric("gpuvigil_central_read_series", "counter", "Series in Prometheus' answers.")
 READ_BYTES = Metric("gpuvigil_central_read_bytes", "counter", "Bytes read from Prometheus.", "bytes")
+READ_SECONDS = Metric("gpuvigil_central_read_seconds", "histogram", "Time of one Prometheus query.", "seconds", ())
+PARSE_SECONDS = Metric(
+    "gpuvigil_central_parse_seconds", "histogram", "Time to decode one of Prometheus' answers.", "seconds", ()
+)
+READ_ERRORS = Metric("gpuvigil_central_read_errors", "counter", "Queries that failed, by reason.", labels=("reason",))
 WORKERS_REPLACED = Metric("gpuvigil_central_workers_replaced", "counter", "Times the worker processes were replaced.")
 STATE_DROPPED = Metric("gpuvigil_central_state_dropped", "counter", "Kept state that could not be used.")
-READ_SECONDS = Metric("gpuvigil_central_read_seconds", "histogram", "Time of one Prometheus query.", "seconds", ())
-READ_ERRORS = Metric("gpuvigil_central_read_errors", "counter", "Queries that failed, by reason.", labels=("reason",))
+STATE_SAVED = Metric("gpuvigil_central_state_saved_timestamp_seconds", "gauge", "When state was last kept.", "seconds")
+CPU_SECONDS = Metric(
+    "gpuvigil_central_cpu_seconds", "counter", "CPU time, workers on this machine included.", "seconds"
+)
+CPUS = Metric("gpuvigil_central_cpus", "gauge", "Processors that central may use.")
+RSS = Metric("gpuvigil_central_resident_memory_bytes", "gauge", "Resident memory, workers included.", "bytes")
+MEMORY_LIMIT = Metric(
+    "gpuvigil_central_memory_limit_bytes", "gauge", "Memory that central may use: its unit's limit, or all.", "bytes"
+)
+OPEN_FILES = Metric("gpuvigil_central_open_files", "gauge", "File descriptors open.")
+OPEN_FILES_LIMIT = Metric("gpuvigil_central_open_files_limit", "gauge", "File descriptors that may be open.")

@@ -9,8 +9,8 @@ import pytest
 
 from agent.base.catalogue import self as own
 from agent.base.collector import PartialFailure, Settings
+from agent.base.usage import children, usage
 from agent.runner import Runner
-from agent.usage import children, usage
 
 
 def settings(period="50ms", deadline="300ms", **more):

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.base.exposition import TEXT, render
 from alerts.central.capacity import CapacityWatch
+from alerts.central.fitting import Fits
 from alerts.central.monitor import Watch
 from alerts.central.settings import Capacity, Monitor, Training
 from alerts.central.state import Store, pack, unpack
@@ -17,13 +18,13 @@ A, B = (("engine", "a"), ("model", "served")), (("engine", "b"),)
 
 
 class Inline:
-    """An executor that runs at once, and counts."""
+    """Workers that run at once, and count."""
 
     def __init__(self):
-        self.runs = 0
+        self.runs = self.replaced = 0
         self.failure = None
 
-    def __call__(self, work, *args):
+    def submit(self, work, *args):
         self.runs += 1
         future = Future()
         if self.failure is not None:
@@ -39,11 +40,12 @@ def noisy(seed=0):
     return lambda t: 50.0 + noise[int(t / 10) % 5000]
 
 
-def make(prometheus, name="ewma", submit=None, **more):
+def make(prometheus, name="ewma", workers=None, **more):
     values = {"name": "m", "query": "x", "model": name, "step": "10s", "fit_window": "3000s", "fit_every": "600s"}
     values |= {"min_history": "1000s"} | more
     now = [20_000.0]
-    watch = Watch(Monitor.model_validate(values), prometheus.reader(), submit or Inline(), clock=lambda: now[0])
+    monitor = Monitor.model_validate(values)
+    watch = Watch(monitor, prometheus.reader(), Fits(monitor, workers or Inline()), clock=lambda: now[0])
     return watch, now
 
 
@@ -133,40 +135,42 @@ def test_prometheus_away_is_stale_and_afterwards_everything_is_scored_in_order(p
 
 def test_a_fit_that_fails_is_an_error_and_is_tried_again(prometheus):
     prometheus.series = {A: noisy(3)}
-    submit = Inline()
-    submit.failure = RuntimeError("no such luck")
-    watch, now = make(prometheus, submit=submit)
+    workers = Inline()
+    workers.failure = RuntimeError("no such luck")
+    watch, now = make(prometheus, workers=workers)
     turns(watch, now, 3)
     assert watch.view.state == "error"
     assert "no such luck" in watch.view.why
-    submit.failure = None
+    workers.failure = None
     turns(watch, now, 12)
     assert watch.view.state == "ok"
 
 
 def test_offline_models_are_fitted_when_due_and_not_more_often(prometheus):
     prometheus.series = {A: noisy(4)}
-    submit = Inline()
-    watch, now = make(prometheus, "prophet_batched", submit)
+    workers = Inline()
+    watch, now = make(prometheus, "prophet_batched", workers)
     turns(watch, now, 180)
-    assert 2 <= submit.runs <= 4  # 1,800 s at a fit every 600 s, the first one scattered
+    assert 2 <= workers.runs <= 4  # 1,800 s at a fit every 600 s, the first one scattered
 
 
-def test_a_restart_goes_on_without_a_refit(prometheus, tmp_path):
+@pytest.mark.parametrize("name", ["prophet_batched", "ewma", "robust", "auto"])
+def test_a_restart_goes_on_without_a_refit(prometheus, tmp_path, name):
     prometheus.series = {A: noisy(5), B: noisy(6)}
-    first, now = make(prometheus, "prophet_batched")
+    first, now = make(prometheus, name)
     turns(first, now, 10)
     store = Store(tmp_path)
     store.save("m", "settings", first.dump())
-    submit = Inline()
-    second, later = make(prometheus, "prophet_batched", submit)
+    workers = Inline()
+    second, later = make(prometheus, name, workers)
     second.restore(Store(tmp_path).load("m", "settings"))
     later[0] = now[0]
     prometheus.asked.clear()
     turns(second, later, 1)
     turns(first, now, 1)
-    assert submit.runs == 0
+    assert workers.runs == 0
     assert scores(second) == pytest.approx(scores(first))
+    assert second.view.fitted_at == first.view.fitted_at
     ranges = [form for path, form in prometheus.asked if path.endswith("query_range")]
     assert all(float(form["end"]) - float(form["start"]) < 100 for form in ranges), "history is not read again"
 
@@ -177,6 +181,7 @@ def test_kept_state_of_other_settings_or_damaged_is_dropped_and_counted(promethe
     assert store.load("m", "other settings") is None
     assert store.dropped == 0
     store._connection.execute("UPDATE watch SET data = x'00010203'")
+    store._connection.commit()
     assert store.load("m", "settings") is None
     assert store.dropped == 1
     store.close()
@@ -190,6 +195,25 @@ def test_kept_state_of_other_settings_or_damaged_is_dropped_and_counted(promethe
     assert fresh.load("m", "settings") == {"b": 1}
     assert list(tmp_path.glob("*damaged*"))
     fresh.close()
+
+
+def test_a_file_that_was_damaged_in_its_middle_is_put_aside_when_it_shows(tmp_path):
+    store = Store(tmp_path)
+    for number in range(40):
+        store.save(f"m{number}", "settings", {"a": np.random.default_rng(number).normal(size=2000)})
+    store.close()
+    path = tmp_path / "central.db"
+    data = bytearray(path.read_bytes())
+    data[4096:] = bytes(len(data) - 4096)  # the header is whole, all else is not
+    path.write_bytes(data)
+    again = Store(tmp_path)
+    again.keep_only(["m1"])
+    assert again.load("m1", "settings") is None
+    assert again.dropped == 1
+    again.save("m1", "settings", {"b": 2})
+    assert again.load("m1", "settings") == {"b": 2}
+    assert list(tmp_path.glob("*damaged*"))
+    again.close()
 
 
 def test_a_state_directory_that_cannot_be_written_keeps_nothing_and_harms_nothing(tmp_path):

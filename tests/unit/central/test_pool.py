@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from alerts.central.fitting import Fits
 from alerts.central.monitor import Watch
 from alerts.central.pool import ONE_THREAD, Pool
 from alerts.central.settings import Monitor
@@ -54,14 +55,13 @@ def test_a_fit_past_its_deadline_is_named_and_the_workers_are_restarted(promethe
         {"name": "m", "query": "x", "step": "10s", "fit_window": "1000s", "min_history": "0s", "fit_every": "60s"}
     )
     restarts, now = [], [10_000.0]
-    watch = Watch(
-        settings,
-        prometheus.reader(),
-        lambda work, *args: pool.submit(time.sleep, 600),
-        fit_deadline=0.05,
-        restart=lambda: restarts.append(1),
-        clock=lambda: now[0],
-    )
+
+    class Hanging:
+        replaced = 0
+        submit = staticmethod(lambda work, *args: pool.submit(time.sleep, 600))
+        restart = staticmethod(lambda: restarts.append(1))
+
+    watch = Watch(settings, prometheus.reader(), Fits(settings, Hanging(), deadline=0.05), clock=lambda: now[0])
     watch.turn()
     time.sleep(0.1)
     now[0] += 10

@@ -1,4 +1,4 @@
-"""What the agent itself costs: CPU time and resident memory, child processes included."""
+"""What a process of ours costs: CPU time and resident memory, child processes included."""
 
 from __future__ import annotations
 
