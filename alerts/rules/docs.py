@@ -26,7 +26,7 @@ links:
   dashboards: https://grafana.example.org
 ```
 
-The table shows the default profile; `--profile demo` holds nothing but AgentAbsent and GpuXid.
+The table shows the default profile; `--profile demo` holds almost nothing.
 """
 
 BEHAVIOUR = """\

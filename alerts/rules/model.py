@@ -26,6 +26,8 @@ ACTIONS: Final[dict[str, str]] = {
     # ours
     "CHECK_AGENT": "Look at the agent: systemctl status gpuvigil-agent, then gpuvigil doctor",
     "CHECK_CENTRAL": "Look at the central service: systemctl status gpuvigil-central",
+    "CHECK_PROMETHEUS": "Look at Prometheus, or at the way from the central service to it",
+    "EXPLAIN": "Look at the series: gpuvigil detect explain --monitor MONITOR",
     "CHECK_NETWORK": "Look for what these nodes share: switch, rack, deployment, credentials",
     "CHECK_FLEET": "Stop and look for what these nodes share before touching any one: driver, power, cooling",
     "CHECK_CONFIG": "Correct the configuration",

@@ -56,6 +56,15 @@ class Timings(Model):
     agent_absent: Timing = Timing(hold="5m")
     agent_stale: Timing = Timing(hold="1m")
     central_down: Timing = Timing(hold="5m")
+    central_silent: Timing = Timing(hold="10m")
+    central_stuck: Timing = Timing(hold="1m")
+    central_restarting: Timing = Timing()
+    central_config_refused: Timing = Timing(hold="5m")
+    central_read_errors: Timing = Timing(hold="10m")
+    central_monitor_broken: Timing = Timing(hold="30m")
+    central_runs_missed: Timing = Timing(hold="10m")
+    central_near_limit: Timing = Timing(hold="15m")
+    series_anomalous: Timing = Timing()
     healthz_slow: Timing = Timing(hold="30s", keep="2m")
     ttft_burn_fast: Timing = Timing(hold="2m", keep="5m")
     ttft_burn_slow: Timing = Timing(hold="15m")
@@ -124,6 +133,18 @@ class Thresholds(Model):
     disk_window: Duration = Field(default=259200.0, gt=0, description="History the straight line is drawn through.")
     disk_history: Duration = Field(default=86400.0, gt=0, description="Less history than this is no forecast.")
     disk_free: float = Field(default=0.4, gt=0, le=1, description="A share of free space above this never alerts.")
+    central_memory: Duration = Field(
+        default=86400.0, gt=0, description="How long a central service that is configured no more is missed."
+    )
+    central_window: Duration = Field(default=900.0, gt=0, description="Over which its errors and starts are counted.")
+    central_restarts: int = Field(default=3, ge=1, description="Starts within the window that are no finding.")
+    central_read_errors: float = Field(default=0.1, gt=0, lt=1, description="Share of its queries that may fail.")
+    central_missed: int = Field(default=5, ge=1, description="Turns within the window that it may leave out.")
+    central_near_limit: float = Field(default=0.85, gt=0, lt=1, description="Share of a limit that is near it.")
+    anomaly_window: Duration = Field(
+        default=1500.0, gt=0, description="A series above 1 for most of this is an anomaly: 3 of 5 steps of 5m."
+    )
+    anomaly_interval: Duration = Field(default=60.0, gt=0, description="Evaluation interval of the scores.")
     timings: Timings = Timings()
     links: Links = Links()
 
@@ -132,6 +153,9 @@ def _demo() -> Thresholds:
     held = {
         "agent_absent": "15s",  # until the first scrape no agent is there: that is a start, not a finding
         "gpu_xid": "5s",  # a scrape, an evaluation and up to three seconds in the agent lie between Xid and loss
+        "central_silent": "15s",  # as agent_absent
+        "central_monitor_broken": "1m",  # Prometheus and central begin together
+        "central_near_limit": "5m",  # fitting all monitors at start takes a processor
     }
     return Thresholds(
         scrape="1s",
@@ -152,6 +176,9 @@ def _demo() -> Thresholds:
         ttft_probes=5,
         disk_window="30m",
         disk_history="20m",
+        central_window="5m",
+        anomaly_window="2m",
+        anomaly_interval="5s",
         timings=Timings(**{name: Timing(hold=held.get(name, 0)) for name in Timings.model_fields}),
     )
 

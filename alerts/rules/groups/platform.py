@@ -1,4 +1,4 @@
-"""Does the watching itself work? Agents, the central service, Alertmanager's heartbeat, maintenance."""
+"""Does the watching itself work? Agents, Alertmanager's heartbeat, maintenance; central has its own module."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from alerts.rules.series import DRILLED, NEW, NODE, OLD, drill_on, up
 from alerts.rules.thresholds import Thresholds, duration
 
 MAINTENANCE_GROUP = Group("gpuvigil-maintenance", "The maintenance flag as last seen")
-GROUP = Group("gpuvigil-platform", "Agents, the central service and the heartbeat of alerting")
+GROUP = Group("gpuvigil-platform", "Agents and the heartbeat of alerting")
 
 AGENTS: Final = 'up{job="gpuvigil-agent"}'
-CENTRAL: Final = 'up{job="gpuvigil-central"}'
 
 
 @MAINTENANCE_GROUP.recordings
@@ -293,45 +292,5 @@ def agent_stale(t: Thresholds) -> Alert:
                 },
                 {"5m": ()},
             ),
-        ),
-    )
-
-
-@GROUP.alert
-def central_down(t: Thresholds) -> Alert:
-    target = up("gpuvigil-central", instance="centre:9841", cluster="c1")
-    return Alert(
-        name="CentralDown",
-        severity="ticket",
-        fault="central_down",
-        scope="monitoring",
-        action="CHECK_CENTRAL",
-        condition=f"min by (cluster) ({CENTRAL}) == 0",
-        timing=t.timings.central_down,
-        summary="The central service does not answer",
-        description="No anomaly scores, training ETA or capacity forecasts while it is down; of several members, those "
-        "of the one that is down.",
-        dashboard="fleet_all",
-        runbook=Runbook(
-            meaning="Prometheus cannot scrape the central detection service, or one of its members.",
-            impact="TrainingEtaDeviates cannot fire; DiskFull14d falls back to its straight line. Hard faults, latency "
-            "and checkpoints are watched as before.",
-            diagnosis="`systemctl status gpuvigil-central`, `journalctl -u gpuvigil-central -n 50`; is Prometheus' API "
-            "reachable from it?",
-            mitigation="Restart it; its models are fitted again from Prometheus' history.",
-        ),
-        cases=(
-            Case(
-                "fires after the hold, resolves",
-                {target: "1x3 0x30 1x20"},
-                {"5m45s": (), "6m": (Firing({"cluster": "c1"}),), "10m": ()},
-            ),
-            Case("just under the hold", {target: "1x3 0x19 1x20"}, {"5m45s": (), "7m": ()}),
-            Case(
-                "one of several members is enough: what it watches is watched by nobody",
-                {target: "0x30", up("gpuvigil-central", instance="other:9841", cluster="c1"): "1x30"},
-                {"6m": (Firing({"cluster": "c1"}),)},
-            ),
-            Case("not installed: no such target, no alert", {up("gpuvigil-agent", **NODE): "1x40"}, {"9m": ()}),
         ),
     )

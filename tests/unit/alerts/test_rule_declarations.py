@@ -98,7 +98,7 @@ def test_recordings_are_named_level_metric_operations() -> None:
 
 def test_demo_holds_nothing_but_what_more_scrapes_may_refute() -> None:
     held = {alert.name for alert in registry.alerts(PROFILES["demo"]) if alert.timing != Timing()}
-    assert held == {"AgentAbsent", "GpuXid"}
+    assert held == {"AgentAbsent", "CentralMonitorBroken", "CentralNearLimit", "CentralSilent", "GpuXid"}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
