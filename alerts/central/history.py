@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from alerts.central import masks
-from alerts.central.promread import Labels, Reader, ReadError
+from alerts.central.promread import Labels, Reader, ReadError, Series
 from alerts.central.ring import Ring
 from alerts.central.shard import Shard
 
@@ -70,11 +70,9 @@ class History:
             return True  # within the row, or a small correction
         count = self._reader.count(settings.query, self._bounds.series_limit, newest * settings.step)
         for chunk in self._reader.range(settings.query, first, newest, settings.step, max(count, ring.series, 1)):
-            for series in chunk:
-                if settings.synthetic == "exclude" and masks.is_synthetic(series.labels):
-                    continue
-                if not len(series.rows) or not self._bounds.shard.mine(series.labels):
-                    continue
+            ours = [series for series in chunk if self._wanted(series)]
+            self._make_room(ours)
+            for series in ours:
                 last = int(series.rows[-1])
                 # Only data moves the ring: a clock that jumps ahead must not push the history out of it.
                 ring.advance(last)
@@ -84,6 +82,28 @@ class History:
             masks.apply(ring, quiet)
             self._complete = ring.head
         return ring.head is not None and newest - ring.head <= 1
+
+    def _wanted(self, series: Series) -> bool:
+        if self.settings.synthetic == "exclude" and masks.is_synthetic(series.labels):
+            return False
+        return len(series.rows) > 0 and self._bounds.shard.mine(series.labels)
+
+    def _make_room(self, coming: list[Series]) -> None:
+        """Hold the budget over the whole window: series that come and go are few at any one time.
+
+        Raises:
+            ReadError: "budget", with the number of series.
+        """
+        limit, fresh = self._bounds.series_limit, [s.labels for s in coming]
+        if len(known := {*self.ring.keys, *fresh}) <= limit:
+            return
+        self.ring.forget_silent()
+        if len(known := {*self.ring.keys, *fresh}) > limit:
+            raise ReadError(
+                "budget",
+                f"{len(known)} series within the window where at most {limit} are allowed (series_limit); labels that "
+                f"change with every restart make one series many, aggregate them away: {self.settings.query}",
+            )
 
     # --- kept over restarts ---------------------------------------------------------------------------------
 

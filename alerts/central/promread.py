@@ -194,9 +194,16 @@ def _labels(metric: Mapping[str, str]) -> Labels:
 
 
 def _series(result: Mapping[str, Any], step: float) -> Series:
-    """Points by their own time, never by position: a missing step is simply absent from the answer."""
+    """Points by their own time, never by position: a missing step is simply absent from the answer.
+
+    Raises:
+        ReadError: the points lie between the steps that were asked for.
+    """
     pairs = result["values"]
-    rows = np.array([round(pair[0] / step) for pair in pairs], dtype=np.int64)
+    times = np.array([pair[0] for pair in pairs], dtype=np.float64)
+    rows = np.rint(times / step).astype(np.int64)
+    if len(times) and np.abs(times - rows * step).max() > max(0.01 * step, 0.002):
+        raise ReadError("bad_answer", f"points that are not on the grid of {step:g} s: does a proxy change the step?")
     values = np.array([float(pair[1]) for pair in pairs])
     values[~np.isfinite(values)] = math.nan
     return Series(_labels(result["metric"]), rows, values)

@@ -26,6 +26,9 @@ BEAT = 2.0
 START_WITHIN = 10.0
 """First runs are scattered over this many seconds at most."""
 
+STEP_BACK = 2.0
+"""Seconds by which the machine's clock must have gone back to be followed; less is drift."""
+
 _REASONS = {EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "still_running", EVENT_JOB_ERROR: "error"}
 
 
@@ -53,6 +56,8 @@ class Clock:
         self.last_beat = 0.0
         """Unix time at which the scheduler last ran anything: it can be dead while it says it runs."""
         self._beat_mark = 0.0
+        self._ahead = time.time() - time.monotonic()
+        """How far the machine's clock is ahead of the one that nobody sets."""
 
     def every(self, name: str, period: float, work: Callable[[], Any], *, soon: bool = True) -> None:
         """Run `work` every `period` seconds, first soon after start or, if not `soon`, after a period."""
@@ -88,6 +93,21 @@ class Clock:
         """No new runs; those under way are not waited for."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    def follow(self) -> None:
+        """Look at the machine's clock: to be called every few seconds.
+
+        Jobs are due at times of day: after a step back they would wait until the clock is where it was.
+        """
+        ahead = time.time() - time.monotonic()
+        back, self._ahead = self._ahead - ahead, ahead
+        if back < STEP_BACK:
+            return
+        log.warning("the clock was set back; jobs are scheduled anew", extra={"seconds": round(back)})
+        now = datetime.now(timezone.utc)
+        for job in self._scheduler.get_jobs():
+            period = job.trigger.interval.total_seconds()
+            job.modify(next_run_time=now + timedelta(seconds=share(job.id) * min(period, START_WITHIN)))
 
     @property
     def silent_for(self) -> float:

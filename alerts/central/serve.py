@@ -118,6 +118,7 @@ class Process:
     async def _until_stopped(self, notifier: Notifier) -> None:
         pause = min(notifier.watchdog_seconds / 3 or SIGN_OF_LIFE, SIGN_OF_LIFE)
         while not self._stop.is_set():
+            self._central.clock.follow()
             if self._central.alive:
                 notifier.alive()
             try:

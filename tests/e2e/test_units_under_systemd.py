@@ -27,6 +27,7 @@ CACHE = ROOT / "build" / "nspawn"
 PACKAGES = "systemd,systemd-sysv,dbus,procps,python3,python3-venv"
 PYTHON = "3.11"
 AGENT = "gpuvigil-agent"
+CENTRAL = "gpuvigil-central"
 CONFIG = "node: n1\ncluster: c1\n"
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 # nspawn lays a boot id of its own over /proc, which ProtectKernelTunables= of the unit takes away again: journald
@@ -40,6 +41,33 @@ ExecStart=/bin/sh -c "while umount /proc/sys/kernel/random/boot_id; do :; done; 
 [Install]
 WantedBy=sysinit.target
 """
+
+# All of Prometheus that central asks for: two series of a day and a half, seen through HTTP.
+PROMETHEUS = """
+import http.server, json, math, urllib.parse
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        ask, result = {key: value[0] for key, value in form.items()}, []
+        if ask["query"] == "count(load)":
+            result = [{"metric": {}, "value": [0, "2"]}]
+        elif ask["query"] == "load":
+            start, end, step = (float(ask[key]) for key in ("start", "end", "step"))
+            times = [start + n * step for n in range(int((end - start) / step + 1.5))]
+            result = [{"metric": {"n": n}, "values": [[t, str(math.sin(t / 13751) + t * k % 7)] for t in times]}
+                      for k, n in enumerate("ab", 3)]
+        kind = "matrix" if "start" in ask else "vector"
+        body = json.dumps({"status": "success", "data": {"resultType": kind, "result": result}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", 9090), Handler).serve_forever()
+"""
+MONITORS = "".join(
+    f"- {{name: {model}, query: load, model: {model}, step: 5m, fit_window: 36h, min_history: 1d, infer_every: 2s}}\n"
+    for model in ("ewma", "prophet_batched", "prophet")
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.root]
 
@@ -72,8 +100,8 @@ def mirror() -> str:
 
 
 def debian() -> Path:
-    """A bookworm tree with the agent's locked dependencies in /opt/gpuvigil, made once."""
-    pins = ROOT / "requirements" / "agent.txt"
+    """A bookworm tree with central's locked dependencies, which hold the agent's, in /opt/gpuvigil; made once."""
+    pins = ROOT / "requirements" / "central.txt"
     key = hashlib.sha256((PACKAGES + pins.read_text()).encode()).hexdigest()[:12]
     tree = CACHE / f"bookworm-{key}"
     if tree.exists():
@@ -82,14 +110,15 @@ def debian() -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     run("debootstrap", "--variant=minbase", "--merged-usr", f"--include={PACKAGES}",
-        "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg", "bookworm", partial, mirror())  # fmt: skip
+        "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg", "bookworm", partial, mirror(),
+        patience=1800)  # fmt: skip
     wheels = partial / "wheels"
     run(sys.executable, "-m", "venv", CACHE / "pip")
     run(CACHE / "pip" / "bin" / "pip", "download", "--quiet", "--require-hashes", "--no-deps",
         "--only-binary=:all:", f"--python-version={PYTHON}", "-r", pins, "-d", wheels)  # fmt: skip
     shutil.copy(pins, wheels)
     inside(partial, "python3 -m venv /opt/gpuvigil")
-    pip(partial, "--require-hashes -r /wheels/agent.txt")
+    pip(partial, "--require-hashes -r /wheels/central.txt")
     shutil.rmtree(wheels)
     partial.rename(tree)
     return tree
@@ -115,6 +144,9 @@ def install(tree: Path) -> None:
     shutil.copy(DEPLOY / "systemd/tmpfiles.conf", tree / "usr/lib/tmpfiles.d/gpuvigil.conf")
     (tree / "etc/gpuvigil").mkdir()
     (tree / "etc/gpuvigil/agent.yaml").write_text(CONFIG)
+    shipped = (DEPLOY / "central.yaml").read_text()
+    (tree / "etc/gpuvigil/central.yaml").write_text(f"{shipped}\nmonitors:\n{MONITORS}")
+    (tree / "root/prometheus.py").write_text(PROMETHEUS)
     (tree / "etc/machine-id").write_text("")
     (tree / "etc/systemd/system/one-boot-id.service").write_text(ONE_BOOT_ID)
     inside(tree, "systemctl enable one-boot-id")
@@ -172,9 +204,9 @@ class Machine:
     def show(self, name: str, unit: str = AGENT) -> str:
         return self.do("systemctl", "show", "--property", name, "--value", unit).strip()
 
-    def main(self) -> int:
-        """The agent's process, by the number it has out here."""
-        inner = self.show("MainPID")
+    def main(self, unit: str = AGENT) -> int:
+        """The unit's process, by the number it has out here."""
+        inner = self.show("MainPID", unit)
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 numbers = re.search(r"^NSpid:\s+(.*)$", (process / "status").read_text(), re.M)
@@ -363,6 +395,76 @@ def test_the_drop_in_for_the_kernel_log(agent: Machine) -> None:
     finally:
         shutil.rmtree(folder)
         agent.do("systemctl", "daemon-reload")
+
+
+# --- central ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def central(machine: Machine) -> Machine:
+    machine.do("systemctl", "reset-failed", CENTRAL)
+    machine.do("systemctl", "restart", CENTRAL)
+    return machine
+
+
+def states(machine: Machine) -> dict[str, str]:
+    """The state of each of central's monitors."""
+    rows = (line for line, value in machine.page(9841).items() if "monitor_state{" in line and value == 1)
+    return {found["monitor"]: found["state"] for row in rows for found in [dict(re.findall(r'(\w+)="([^"]*)"', row))]}
+
+
+def test_central_starts_as_shipped_though_there_is_no_prometheus(machine: Machine) -> None:
+    machine.do("systemctl", "enable", "--now", CENTRAL)
+    assert (machine.show("ActiveState", CENTRAL), machine.show("NRestarts", CENTRAL)) == ("active", "0")
+    assert machine.do("stat", "-c", "%U %a", f"/var/lib/{CENTRAL}").split() == [CENTRAL, "700"]
+    status = Path(f"/proc/{machine.main(CENTRAL)}/status").read_text()
+    assert re.search(r"^CapEff:\s+0+$", status, re.M), "no capability"
+    assert re.search(r"^Seccomp:\s+2$", status, re.M), "system calls are filtered"
+    until(lambda: states(machine).get("ewma") == "stale", "a Prometheus that is away is not named")
+    assert "Connection refused" in machine.journal(CENTRAL)
+    page = machine.page(9841)
+    assert page["gpuvigil_central_scheduler_alive"] == 1
+    assert page["gpuvigil_central_memory_limit_bytes"] > 0
+
+
+def test_central_fits_every_kind_of_model_within_its_unit(central: Machine) -> None:
+    """Workers, numpy and Prophet's compiled model under the unit's system calls, users and file system."""
+    central.do("systemd-run", "--unit=prometheus-double", "python3", "/root/prometheus.py")
+    wanted = {"ewma": "ok", "prophet_batched": "ok", "prophet": "ok"}
+    until(lambda: {name: states(central).get(name) for name in wanted} == wanted, "no fit", 240)
+    assert sum(line.startswith("gpuvigil_anomaly_score{") for line in central.page(9841)) == 6
+    assert "Traceback" not in central.journal(CENTRAL)
+
+
+def test_central_killed_goes_on_from_what_it_kept(central: Machine) -> None:
+    until(lambda: states(central).get("prophet") == "ok", "no fit", 240)
+    until(lambda: central.page(9841).get("gpuvigil_central_state_saved_timestamp_seconds"), "nothing is kept", 90)
+    os.kill(central.main(CENTRAL), signal.SIGKILL)
+    until(lambda: central.show("NRestarts", CENTRAL) == "1" and states(central).get("prophet") == "ok", "not restored")
+    assert not any("monitor_fits_total" in line for line in central.page(9841)), "nothing is fitted again"
+    assert "state restored" in central.journal(CENTRAL)
+
+
+def test_central_stopped_is_restarted_by_the_watchdog(central: Machine) -> None:
+    pid = central.show("MainPID", CENTRAL)
+    os.kill(central.main(CENTRAL), signal.SIGSTOP)
+    until(lambda: central.show("NRestarts", CENTRAL) == "1" and states(central), "no watchdog", 180)
+    assert central.show("MainPID", CENTRAL) != pid
+
+
+def test_a_wrong_file_stops_centrals_start_once_and_for_all(central: Machine) -> None:
+    path = central.tree / "etc/gpuvigil/central.yaml"
+    good = path.read_text()
+    central.do("systemctl", "stop", CENTRAL)
+    assert (central.show("ActiveState", CENTRAL), central.show("Result", CENTRAL)) == ("inactive", "success")
+    try:
+        path.write_text("colour: red\n")
+        assert central.try_("systemctl", "start", CENTRAL)[0] != 0
+        time.sleep(8)  # longer than RestartSec
+        assert (central.show("ActiveState", CENTRAL), central.show("NRestarts", CENTRAL)) == ("failed", "0")
+        assert "/etc/gpuvigil/central.yaml:1: colour" in central.journal(CENTRAL)
+    finally:
+        path.write_text(good)
 
 
 def test_every_shipped_unit_is_taken_by_this_systemd(machine: Machine) -> None:

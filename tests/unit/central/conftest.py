@@ -21,6 +21,10 @@ class FakePrometheus(http.server.ThreadingHTTPServer):
         self.series = {}
         self.silences = {}
         self.asked = []
+        self.count = None
+        """What `count(...)` says, if not the number of series."""
+        self.shift = 0.0
+        """Seconds by which the points of an answer are off the grid."""
         self.failure = None
         """(status, body) or a number of seconds to sleep before answering."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -53,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/query"):
             at = float(form.get("time", time.time()))
             if query.startswith("count("):
-                number = len(source)
+                number = len(source) if self.server.count is None else self.server.count
                 result = [{"metric": {}, "value": [at, str(number)]}] if number else []
             else:
                 result = [
@@ -64,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         moments = [start + n * step for n in range(int((end - start) / step + 1e-9) + 1)]
         result = []
         for key, function in source.items():
-            values = [[t, str(function(t))] for t in moments if function(t) is not None]
+            values = [[t + self.server.shift, str(function(t))] for t in moments if function(t) is not None]
             if values:
                 result.append({"metric": {"__name__": "x", **dict(key)}, "values": values})
         return self.reply(200, answer("matrix", result))

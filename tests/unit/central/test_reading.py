@@ -60,6 +60,41 @@ def test_too_many_series_are_refused_with_the_number(prometheus):
     assert caught.value.reason == "budget"
 
 
+def test_series_that_come_and_go_are_refused_though_few_are_there_at_one_time(prometheus):
+    """A label that changes with every restart: one series now, twenty over the window."""
+
+    def living(n):
+        return lambda t: 1.0 if 9_000 + 50 * n <= t < 9_050 + 50 * n else None
+
+    prometheus.series = {(("pod", str(n)),): living(n) for n in range(20)}
+    found = history(prometheus, Bounds(series_limit=5))
+    prometheus.count = 1
+    with pytest.raises(ReadError, match=r"20 series within the window where at most 5") as caught:
+        found.update(10_000.0)
+    assert caught.value.reason == "budget"
+    assert found.ring.series <= 5
+
+
+def test_series_that_left_the_window_make_room(prometheus):
+    def living(n):
+        return lambda t: 1.0 if 9_000 + 1000 * n <= t < 10_000 + 1000 * n else None
+
+    prometheus.series = {(("pod", str(n)),): living(n) for n in range(20)}
+    prometheus.count = 1
+    found = history(prometheus, Bounds(series_limit=3))
+    for now in range(10_000, 20_000, 250):
+        found.update(float(now))
+    assert found.ring.series <= 3
+
+
+def test_points_that_are_not_on_the_grid_asked_for_are_named(prometheus):
+    prometheus.series = {A: lambda t: 1.0}
+    prometheus.shift = 3.0
+    with pytest.raises(ReadError, match="not on the grid of 10 s") as caught:
+        history(prometheus).update(10_000.0)
+    assert caught.value.reason == "bad_answer"
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
