@@ -23,7 +23,7 @@ from agent.gpu import codes, wire
 from agent.gpu.device import Device, Identity, identify
 from agent.gpu.events import EventLane, SlowLane
 from agent.gpu.nvml import Down, Gone, Library, text
-from agent.gpu.readings import LAZY, MAX_GPUS, MAX_PROCESSES
+from agent.gpu.readings import LAZY, MAX_GPUS, MAX_PROCESSES, P2P
 
 WAIT_FOR_DRIVER_S: Final = (2.0, 60.0)
 """How often a missing library or driver is tried again, and after how long in a fresh process:
@@ -258,6 +258,8 @@ class Child:
             device = self._devices.pop(uuid)
             device.close()
             self._lost[uuid] = (device.identity, code)
+        if turn % LAZY == 0 and not gone:
+            changed |= self._count_peers()
         if gone or changed:
             self._generation += 1
         if gone or changed or turn % LAZY == 0:  # from time to time for the counts of errors alone
@@ -265,6 +267,25 @@ class Child:
         self._write(
             wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.plan.values for d in self._order])
         )
+
+    def _count_peers(self) -> bool:
+        """How many other GPUs each can reach; whether that is told for the first time."""
+        status = ctypes.c_uint()
+        for device in self._order if len(self._order) > 1 else ():
+            others = [other.handle for other in self._order if other is not device]
+            for word, what in P2P.items():
+                args = (ctypes.c_uint(what), ctypes.byref(status))
+                told = [
+                    status.value == 0
+                    for other in others
+                    if self._library.call(
+                        "nvmlDeviceGetP2PStatus", device.handle, other, *args, index=device.identity.index
+                    )
+                    == codes.SUCCESS
+                ]
+                if told:
+                    device.plan.put("p2p." + word, sum(told))
+        return any(device.plan.changed for device in self._order)
 
     def _list_processes(self, device: Device) -> None:
         """Compute processes with their memory; rows that cannot be true are left out.

@@ -322,6 +322,8 @@ LINK_ERRORS: Final = {
 }
 """Error counters of one link: 161 to 163 before Blackwell, the others since."""
 
+P2P: Final = {"read": 0, "nvlink": 2}
+"""What one GPU can do with another's memory, by the number of nvmlGpuP2PCapsIndex_t."""
 CHIP_LINK_ERRORS: Final = {231: "crc", 232: "replay", 233: "replay_back_to_back"}
 """Error counters of one NVLink-C2C to the processor of the same module (Grace)."""
 
@@ -363,6 +365,7 @@ CALLS: Final = (
     "nvmlDeviceGetGpuInstanceId",
     "nvmlGpmMigSampleGet",
     "nvmlDeviceGetPcieThroughput",
+    "nvmlDeviceGetP2PStatus",
     "nvmlDeviceGetInforomImageVersion",
     "nvmlDeviceGetInforomVersion",
     "nvmlDeviceValidateInforom",

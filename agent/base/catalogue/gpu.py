@@ -390,6 +390,12 @@ NVLINK_LINK_ERRORS = Metric(
     labels=(*GPU, "link", "kind"),
     budget=4096,
 )
+P2P_PEERS = Metric(
+    "gpuvigil_gpu_p2p_peers",
+    "gauge",
+    "Other GPUs of the node whose memory this one can reach: read (by any way), nvlink.",
+    labels=(*GPU, "by"),
+)
 C2C_LINKS = Metric("gpuvigil_gpu_c2c_links", "gauge", "NVLink-C2C links to the processor of the module.", labels=GPU)
 C2C_ACTIVE = Metric("gpuvigil_gpu_c2c_links_active", "gauge", "Those of them that are up.", labels=GPU)
 C2C_SPEED = Metric(

@@ -153,6 +153,21 @@ def test_a_gpu_without_c2c_says_nothing_of_it(make_node):
     assert not [name for name, _ in page.series if "_c2c_" in name]
 
 
+def test_which_peers_a_gpu_reaches(make_node):
+    node = make_node(world={"gpus": 4})
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_p2p_peers")) == 8)
+    assert set(page.all("gpuvigil_gpu_p2p_peers").values()) == {3}
+    node.world.set("nvlink_down", gpu=2)
+    page = node.until(lambda page: page.one("gpuvigil_gpu_p2p_peers", gpu="2", by="nvlink") == 0)
+    assert page.one("gpuvigil_gpu_p2p_peers", gpu="2", by="read") == 3
+
+
+def test_a_board_that_has_no_peer_access_says_so(make_node):
+    node = make_node(world={"gpus": 2, "profile": "rtx4090"})
+    page = node.until(lambda page: len(page.all("gpuvigil_gpu_p2p_peers")) == 4)
+    assert set(page.all("gpuvigil_gpu_p2p_peers").values()) == {0}
+
+
 def test_the_inforom_is_told_and_validated(make_node):
     node = make_node(world={"gpus": 2}, setup=lambda world: world.set("inforom_corrupted", gpu=1))
     page = node.until(lambda page: len(page.all("gpuvigil_gpu_inforom_valid")) == 2)

@@ -26,6 +26,7 @@ from agent.gpu.readings import (
     LIFETIME_ECC,
     LINK_ERRORS,
     NUMBER,
+    P2P,
     STATS,
     THROTTLE_BITS,
     WINDOWED,
@@ -170,6 +171,7 @@ def test_every_reading_has_a_series() -> None:
     keys |= {f"{key}.{stat}" for key in WINDOWED for stat in STATS}
     keys |= {f"throttle.{word}" for word in THROTTLE_BITS.values()}
     keys |= {f"nvlink_errors.{kind}" for kind in LINK_ERRORS.values()}
+    keys |= {f"p2p.{word}" for word in P2P}
     keys |= {entry.key for entry in (ChipLinks.COUNT, *ChipLinks.OF_A_LINK)}
     keys |= {"dram_bytes", "dram_peak", "nvlink_links", "nvlink_active", "processes", "pcie_degraded", "inforom_valid"}
     dynamic = {key for key in SERIES if key.startswith(("mig.", "link_"))}

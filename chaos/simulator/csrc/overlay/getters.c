@@ -78,6 +78,8 @@ FORWARD(nvmlDeviceGetRetiredPages, GROUP_ECC, (nvmlDevice_t d, uint cause, uint 
 FORWARD(nvmlDeviceGetMarginTemperature, GROUP_TEMPERATURE, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetFanSpeedRPM, GROUP_TEMPERATURE, (nvmlDevice_t d, void *out), (d, out))
 FORWARD(nvmlDeviceGetNvLinkRemotePciInfo_v2, GROUP_NVLINK, (nvmlDevice_t d, uint link, void *out), (d, link, out))
+FORWARD(nvmlDeviceGetP2PStatus, GROUP_NVLINK, (nvmlDevice_t d, nvmlDevice_t other, uint what, uint *out),
+        (d, other, what, out))
 FORWARD(nvmlDeviceGetMigMode, GROUP_MIG, (nvmlDevice_t d, uint *x, uint *y), (d, x, y))
 FORWARD(nvmlDeviceGetMigDeviceHandleByIndex, GROUP_MIG, (nvmlDevice_t d, uint index, void *out), (d, index, out))
 FORWARD(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, GROUP_MIG, (nvmlDevice_t d, nvmlDevice_t *out), (d, out))

@@ -387,3 +387,25 @@ EXPORT const char *nvmlErrorString(nvmlReturn_t code)
 
 /* By this symbol a reader knows that nothing it sees is real. */
 EXPORT const char gpuvigil_sim[] = "simulated";
+
+/* What one GPU can do with another's memory: 0 reads, 1 writes, 2 over NVLink, 3 atomics, 4 over PCIe. */
+EXPORT nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t device, nvmlDevice_t other, unsigned int what, unsigned int *out)
+{
+    enum { P2P_OK, P2P_GPU_NOT_SUPPORTED = 2, P2P_NOT_SUPPORTED = 5, P2P_OVER_NVLINK = 2, BRAND_GEFORCE = 5 };
+    struct moment *moment;
+    nvmlReturn_t result = out == NULL || what > 4 || device == other ? NVML_ERROR_INVALID_ARGUMENT
+                                                                     : enter(other, GROUP_NVLINK, &moment);
+    if (result == NVML_SUCCESS)
+        result = enter(device, GROUP_NVLINK, &moment);
+    if (result != NVML_SUCCESS)
+        return result;
+    int64_t up = 0, one = 0;
+    for (uint32_t link = 0; link < moment->view.id->links; link++)
+        if (quantity(moment, Q_LINK_STATE, link, 0, 0, &one) == NVML_SUCCESS)
+            up += one == 1;
+    if (moment->view.id->brand == BRAND_GEFORCE)
+        *out = P2P_GPU_NOT_SUPPORTED;
+    else
+        *out = what == P2P_OVER_NVLINK && up == 0 ? P2P_NOT_SUPPORTED : P2P_OK;
+    return NVML_SUCCESS;
+}
