@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from agent.base.catalogue import Metric, Sample
+from agent.base.catalogue import Metric, Sample, mig
 from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
@@ -76,6 +76,7 @@ class Gpu:
         self._on_bus: list[str] | None = None
         self._scanned = -SCAN_EVERY_S
         self._layout: tuple[int, list[Slot]] = (-1, [])
+        self._obey()  # first: a driver that is being replaced is not to be touched
         self._node.client.start()
         self._node.client.wait(min(FIRST_WAIT_S, settings.deadline / 2))
 
@@ -173,7 +174,7 @@ class Gpu:
                 versions = (gpu["inforom"].get(part, "") for part in ("image", "oem", "ecc", "power"))
                 yield m.INFOROM.sample(1, *labels, *versions)
             for each in gpu["mig"]:
-                yield m.MIG_INFO.sample(1, *labels, str(each["id"]), each["uuid"], each["profile"])
+                yield mig.INFO.sample(1, *labels, str(each["id"]), each["uuid"], each["profile"])
             keys = set(gpu["keys"])
             for feature, key in FEATURES.items():
                 lent = (uuid, feature) in self._node.lent_features

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from agent.base import statefile
-from agent.base.catalogue import Sample
+from agent.base.catalogue import Sample, kernel
 from agent.base.catalogue import gpu as m
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
@@ -227,12 +227,12 @@ class XidCollector:
         for (uuid, synthetic, xid), last in ledger.last.items():
             yield m.XID_LAST.sample(last, *self._labels(uuid, synthetic), str(xid))
         for key, count in self._switches.items():
-            yield m.SXID_EVENTS.sample(count, *key)
+            yield kernel.SXID_EVENTS.sample(count, *key)
         for kind in PATTERNS:
-            yield m.KERNEL_EVENTS.sample(self._kinds[kind], kind)
-        yield m.KERNEL_LOG.sample(1, self._source)
-        yield m.KERNEL_RECORDS.sample(self._log.records)
-        yield m.KERNEL_LOST.sample(self._log.lost)
+            yield kernel.EVENTS.sample(self._kinds[kind], kind)
+        yield kernel.LOG.sample(1, self._source)
+        yield kernel.RECORDS.sample(self._log.records)
+        yield kernel.LOST.sample(self._log.lost)
 
     def _labels(self, uuid: str, synthetic: bool) -> tuple[str, str, str]:
         return (self._inventory.label(uuid) if self._inventory else "", uuid, "true" if synthetic else "")

@@ -85,7 +85,8 @@ class GpuNode:
     def settled(self) -> bool:
         """The backend is taken up, or it is certain that there is none to take up now."""
         view = self.client.view()
-        return self.synthetic is not None or (view.synthetic is None and (view.up is False or bool(view.stuck)))
+        nothing = view.up is False or bool(view.stuck) or view.released
+        return self.synthetic is not None or (view.synthetic is None and nothing)
 
     def refresh(self) -> View:
         """The client's view, after the inventory has taken in its enumeration."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from agent.base.catalogue import Metric
+from agent.base.catalogue import Metric, mig
 from agent.base.catalogue import gpu as m
 from agent.gpu.readings import (
     CHIP_LINK_ERRORS,
@@ -66,7 +66,7 @@ def _table() -> dict[str, Series]:
         "pcie_degraded": m.PCIE_DEGRADED,
         "bar1.total": m.BAR1_TOTAL,
         "bar1.used": m.BAR1_USED,
-        "mig_mode": m.MIG_MODE,
+        "mig_mode": mig.MODE,
         "power_instant": m.POWER_INSTANT,
         "sram_threshold": m.ECC_SRAM_THRESHOLD,
         "fabric_state": m.FABRIC_STATE,
@@ -132,15 +132,15 @@ def _table() -> dict[str, Series]:
             table[f"link_errors.{link}.{kind}"] = Series(m.NVLINK_LINK_ERRORS, (str(link), kind))
     for instance in range(MAX_GPU_INSTANCES):
         for what, metric in (
-            ("memory_total", m.MIG_MEMORY_TOTAL),
-            ("memory_used", m.MIG_MEMORY_USED),
-            ("sm_activity", m.MIG_SM_ACTIVITY),
-            ("tensor_activity", m.MIG_TENSOR_ACTIVITY),
-            ("dram_ratio", m.MIG_DRAM_RATIO),
-            ("sm_occupancy", m.MIG_SM_OCCUPANCY),
-            ("pipe.graphics", m.MIG_GRAPHICS),
-            ("pcie_tx", m.MIG_PCIE_TX),
-            ("pcie_rx", m.MIG_PCIE_RX),
+            ("memory_total", mig.MEMORY_TOTAL),
+            ("memory_used", mig.MEMORY_USED),
+            ("sm_activity", mig.SM_ACTIVITY),
+            ("tensor_activity", mig.TENSOR_ACTIVITY),
+            ("dram_ratio", mig.DRAM_RATIO),
+            ("sm_occupancy", mig.SM_OCCUPANCY),
+            ("pipe.graphics", mig.GRAPHICS),
+            ("pcie_tx", mig.PCIE_TX),
+            ("pcie_rx", mig.PCIE_RX),
         ):
             table[f"mig.{instance}.{what}"] = Series(metric, (str(instance),))
     return table

@@ -148,56 +148,6 @@ PROCESS_SM = Metric(
     (*GPU, "pid", "process", "gpu_instance"),
     budget=128,
 )
-MIG_MODE = Metric("gpuvigil_gpu_mig_mode", "gauge", "1 if the GPU is partitioned (MIG).", labels=GPU)
-MIG_INFO = Metric(
-    "gpuvigil_gpu_mig",
-    "info",
-    "Each MIG instance with its UUID and profile, such as 3g.40gb.",
-    labels=(*GPU, "gpu_instance", "mig_uuid", "profile"),
-)
-MIG_MEMORY_TOTAL = Metric(
-    "gpuvigil_gpu_mig_memory_total_bytes", "gauge", "Memory of a MIG instance.", "bytes", (*GPU, "gpu_instance")
-)
-MIG_MEMORY_USED = Metric(
-    "gpuvigil_gpu_mig_memory_used_bytes", "gauge", "Memory in use in a MIG instance.", "bytes", (*GPU, "gpu_instance")
-)
-MIG_SM_ACTIVITY = Metric(
-    "gpuvigil_gpu_mig_sm_activity_ratio",
-    "gauge",
-    "SM activity of a MIG instance (GPM).",
-    "ratio",
-    (*GPU, "gpu_instance"),
-)
-MIG_TENSOR_ACTIVITY = Metric(
-    "gpuvigil_gpu_mig_tensor_activity_ratio", "gauge", "Tensor activity of it (GPM).", "ratio", (*GPU, "gpu_instance")
-)
-MIG_DRAM_RATIO = Metric(
-    "gpuvigil_gpu_mig_dram_bandwidth_ratio", "gauge", "DRAM bandwidth of it (GPM).", "ratio", (*GPU, "gpu_instance")
-)
-MIG_SM_OCCUPANCY = Metric(
-    "gpuvigil_gpu_mig_sm_occupancy_ratio", "gauge", "Resident warps of it (GPM).", "ratio", (*GPU, "gpu_instance")
-)
-MIG_GRAPHICS = Metric(
-    "gpuvigil_gpu_mig_graphics_activity_ratio",
-    "gauge",
-    "Share of time in which it ran anything at all (GPM).",
-    "ratio",
-    (*GPU, "gpu_instance"),
-)
-MIG_PCIE_TX = Metric(
-    "gpuvigil_gpu_mig_pcie_tx_bytes_per_second",
-    "gauge",
-    "PCIe bytes sent by it (GPM).",
-    "bytes_per_second",
-    (*GPU, "gpu_instance"),
-)
-MIG_PCIE_RX = Metric(
-    "gpuvigil_gpu_mig_pcie_rx_bytes_per_second",
-    "gauge",
-    "PCIe bytes received by it (GPM).",
-    "bytes_per_second",
-    (*GPU, "gpu_instance"),
-)
 
 # 3 memory bandwidth
 MEMORY_ACTIVITY = Metric(
@@ -452,26 +402,4 @@ XID_LAST = Metric(
     "seconds",
     (*GPU, "xid"),
     budget=128,
-)
-
-SXID_EVENTS = Metric(
-    "gpuvigil_nvswitch_sxid_events",
-    "counter",
-    "NVSwitch errors (SXid) in the kernel log; severity fatal or non-fatal. A switch belongs to no GPU.",
-    labels=("switch", "pci_bus_id", "sxid", "severity", "synthetic"),
-    budget=64,
-)
-
-# kernel log
-KERNEL_EVENTS = Metric(
-    "gpuvigil_kernel_events",
-    "counter",
-    "Lines of trouble in the kernel log by kind, Xids apart; 0 from start-up for every kind.",
-    labels=("kind",),
-    budget=64,
-)
-KERNEL_LOG = Metric("gpuvigil_kernel_log", "info", "Which kernel log is read: kmsg or journal.", labels=("source",))
-KERNEL_RECORDS = Metric("gpuvigil_kernel_log_records", "counter", "Kernel log records read.")
-KERNEL_LOST = Metric(
-    "gpuvigil_kernel_log_lost_records", "counter", "Kernel log records that were overwritten or damaged before reading."
 )

@@ -65,9 +65,13 @@ def test_an_agent_started_meanwhile_leaves_the_driver_alone(make_node):
     node.stop()
     RELEASE.switch_on(node.context.state_dir, 600, "new kernel", time.time())
     node.start()
+    assert node.context.shared["gpu"].client._starts == 0  # not even for a moment
     page = node.until(lambda page: page.one("gpuvigil_gpu_driver_released") == 1)
     assert page.failed == ""
-    assert mapped(node) == []
+    page = node.until(lambda page: page.one("gpuvigil_health_state", component="driver") == 3)
+    assert node.context.shared["gpu"].client._starts == 0
+    RELEASE.switch_off(node.context.state_dir)
+    node.until_whole(1)
 
 
 def test_a_garbled_file_is_told_and_releases_nothing(make_node):
