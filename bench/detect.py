@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: bench/agent.py would be `agent`
+if str(Path(__file__).parent) in sys.path:  # not so in a worker that is spawned
+    sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: bench/agent.py would be `agent`
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.harness.detection import BOTH, HOUR, POINTS, STEP, TIMES, blas, cpu, kinds, note, progress  # isort: skip
@@ -72,6 +73,7 @@ def steady(number: int) -> None:
     from concurrent.futures import Future
 
     from agent.base.exposition import TEXT, render
+    from alerts.central.fitting import Fits
     from alerts.central.history import Bounds
     from alerts.central.monitor import Watch
     from alerts.central.promread import Reader
@@ -108,10 +110,13 @@ def steady(number: int) -> None:
             first, last = (round(float(fields[name]) / STEP) for name in ("start", "end"))
             return json.loads(self.bodies[first, last])["data"]["result"]
 
-    def at_once(work, *args):  # type: ignore[no-untyped-def]
-        future: Future = Future()
-        future.set_result(work(*args))
-        return future
+    class AtOnce:
+        replaced = 0
+
+        def submit(self, work, *args):  # type: ignore[no-untyped-def]
+            future: Future = Future()
+            future.set_result(work(*args))
+            return future
 
     start = int(TIMES[0] // STEP)
     watches = []
@@ -126,7 +131,7 @@ def steady(number: int) -> None:
              "fit_every": "6h", "min_history": "1h"}
         )  # fmt: skip
         now = [start * STEP]
-        watch = Watch(settings, reader, at_once, Bounds(), clock=lambda now=now: now[0])
+        watch = Watch(settings, reader, Fits(settings, AtOnce()), Bounds(), clock=lambda now=now: now[0])
         watch.turn()
         watches.append((watch, now))
     for watch, now in watches:  # the first turn after the fit makes the lines' prefixes
@@ -194,6 +199,7 @@ def on_prometheus(series: int, points: int = 672, step: int = 1800) -> None:
 
     import psutil
 
+    from alerts.central.fitting import Fits
     from alerts.central.history import Bounds
     from alerts.central.monitor import Watch
     from alerts.central.pool import Pool
@@ -241,13 +247,13 @@ def on_prometheus(series: int, points: int = 672, step: int = 1800) -> None:
             )  # fmt: skip
             reader = Reader(Prometheus(url=url, timeout="120s"))
             now = [float(end - step)]
-            watch = Watch(settings, reader, pool.submit, Bounds(series_limit=series), clock=lambda: now[0])
+            watch = Watch(settings, reader, Fits(settings, pool), Bounds(series_limit=series), clock=lambda: now[0])
             process = psutil.Process(server.pid)
             for name in ("history", "new points"):
                 begin, wall, theirs = cpu(), time.monotonic(), sum(process.cpu_times()[:2])
                 before = reader.tally.samples
                 watch.turn()
-                while watch.fitting and time.monotonic() - wall < 300:
+                while watch.fits.under_way and time.monotonic() - wall < 300:
                     time.sleep(0.05)
                 if watch.view.state != "ok":
                     watch.turn()  # takes the fit over
