@@ -25,13 +25,13 @@ class Budget:
         self._seen: dict[str, Result] = {}
         self._report = OnChange(logging.getLogger("gpuvigil.runner"))
 
-    def apply(self, results: Mapping[str, Result]) -> dict[str, Families]:
-        """Families by collector that may stand on the page."""
+    def apply(self, results: Mapping[str, Result], *, reserved: int = 0) -> dict[str, Families]:
+        """Families by collector that may stand on the page beside `reserved` other series."""
         blocks: dict[str, dict[str, Family]] = {name: dict(result.families) for name, result in results.items()}
         fresh = {name for name, result in results.items() if self._seen.get(name) is not result}
         self._seen = dict(results)
         self._drop_duplicates(blocks, fresh)
-        self._drop_largest(blocks, fresh)
+        self._drop_largest(blocks, fresh, self.series - reserved)
         return dict(blocks)
 
     def _drop_duplicates(self, blocks: dict[str, dict[str, Family]], fresh: set[str]) -> None:
@@ -47,9 +47,9 @@ class Budget:
                     families[stem] = Family(family.metric, lines)
                     self.dropped[name, "duplicate"] += len(twice) if name in fresh else 0
 
-    def _drop_largest(self, blocks: dict[str, dict[str, Family]], fresh: set[str]) -> None:
+    def _drop_largest(self, blocks: dict[str, dict[str, Family]], fresh: set[str], room: int) -> None:
         total = sum(len(family.lines) for families in blocks.values() for family in families.values())
-        if total <= self.series:
+        if total <= room:
             self._report.good("all series fit the budget again")
             return
         sizes = sorted(
@@ -58,7 +58,7 @@ class Budget:
         )
         gone: list[str] = []
         for size, name, stem in sizes:
-            if total <= self.series:
+            if total <= room:
                 break
             del blocks[name][stem]
             total -= size

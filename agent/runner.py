@@ -34,7 +34,7 @@ class Runner:
     Args:
         kinds: the collectors that exist, by name.
         context: what each of them is given.
-        series_budget: most series on the page, the agent's own left out.
+        series_budget: most series on the page. The agent's own are never left out.
         strict: a sample that would be dropped fails its collector's run (tests).
     """
 
@@ -64,6 +64,8 @@ class Runner:
         self._started = wall()
         self._intake = Intake(strict=True)
         self._renderer = Renderer()
+        self._own_series = 0
+        """Series about the agent itself at the last tick."""
         self._usage = (-_USAGE_EVERY, 0.0, 0)
 
     def configure(self, enabled: Mapping[str, Settings], *, start: bool = True) -> None:
@@ -101,10 +103,12 @@ class Runner:
         now = self._monotonic()
         workers = self.workers
         results = {name: result for name, worker in workers.items() if (result := worker.current(now))}
-        blocks = self.budget.apply(results)
+        blocks = self.budget.apply(results, reserved=self._own_series)
         statuses = tuple(_status(worker, results.get(name), now) for name, worker in workers.items())
         series = sum(len(family.lines) for families in blocks.values() for family in families.values())
-        blocks[OWN] = self._own(workers, results, now, series)
+        own_families = self._own(workers, results, now, series)
+        self._own_series = sum(len(family.lines) for family in own_families.values())
+        blocks[OWN] = own_families
         return Snapshot(self._wall(), blocks, statuses, self._renderer)
 
     def _own(

@@ -67,7 +67,7 @@ class AgentConfig(Model):
     state_dir: str = Field(default_factory=default_state_dir, description="Folder for what outlives a restart.")
     run_dir: str = Field(default_factory=default_run_dir, description="Folder of drill.json, shared with drills.")
     tick: Duration = Field(default=1.0, ge=0.1, le=15, description="Time between two snapshots.")
-    series_budget: int = Field(default=2000, ge=100, description="Most series of this node; the largest family pays.")
+    series_budget: int = Field(default=2000, ge=500, description="Most series of this node; the largest family pays.")
     prometheus_url: str | None = Field(default=None, description="Prometheus that scrapes this node (for doctor).")
     alertmanager_urls: list[str] = Field(default_factory=list, description="Every Alertmanager peer.")
     log: LogSettings = Field(default_factory=LogSettings, description="What is written to standard error.")

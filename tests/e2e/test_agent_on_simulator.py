@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from bench.harness import node as harness
 from chaos.simulator.build import build
 from chaos.simulator.world import STATE_VARIABLE, World
 
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(shutil.which("cc") is None, reason="the simulator needs a C compiler"),
 ]
+DROPPED = "gpuvigil_agent_dropped_samples_total"
 OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 
 
@@ -130,3 +132,18 @@ def test_a_full_disk_costs_what_would_be_written_and_nothing_else(node):
     running.until(lambda: len(running.values("gpuvigil_gpu_up")) == 2)
     assert running.get("/healthz") == "ok\n"
     assert running.process.poll() is None
+
+
+def test_a_node_never_has_more_series_than_agreed(tmp_path):
+    """Sixteen GPUs with a series for every link are more than 2,000: whole families go, counted by collector."""
+    node = harness.Node(tmp_path, gpus=16, collectors={"gpu": {"per_link": True}})
+    try:
+        node.start()
+        node.see(lambda page: any(n for _, n in page.all(DROPPED, collector="gpu", reason="node_budget")))
+        time.sleep(2.5)  # a tick later the agent's own new lines are counted, too
+        page = node.page()
+        assert len(page) == page.value("gpuvigil_agent_series") <= 2000
+        assert page.all("gpuvigil_gpu_nvlink_link_bytes_total") == [], "whole families go, the largest first"
+        assert len(page.all("gpuvigil_collector_success")) > 10, "what the agent says of itself stays"
+    finally:
+        node.close()
