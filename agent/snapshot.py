@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.base.exposition import Families, Format, Renderer, compress
+from agent.base.exposition import Families, Format, Renderer
 
 _MOST_FILTERS = 16
 
@@ -45,10 +45,8 @@ class Snapshot:
         key = (form, gzip, frozenset(only))
         page = self._pages.get(key)
         if page is None:
-            if gzip:
-                page = compress(self.page(form, only=only))
-            else:
-                page = self.renderer.render((b for name, b in self.blocks.items() if not only or name in only), form)
+            shown = (families for name, families in self.blocks.items() if not only or name in only)
+            page = self.renderer.render(shown, form, gzip=gzip)
             if len(self._pages) < _MOST_FILTERS:
                 self._pages[key] = page
         return page

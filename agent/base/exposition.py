@@ -10,11 +10,13 @@ import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf
+from itertools import chain
+from math import inf, isfinite
 from typing import Final
 
 from agent.base.catalogue import Metric
 from agent.base.catalogue.metric import Part
+from agent.base.packing import Packer, Weave, encode, member, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ _OPENMETRICS_0 = Format("application/openmetrics-text", "0.0.1", True)
 FORMATS: Final = (OPENMETRICS, _OPENMETRICS_0, _TEXT_1, TEXT)
 
 
+@lru_cache(maxsize=32)
 def negotiate(accept: str) -> Format:
     """The format that an `Accept` header asks for most; text 0.0.4 if it names none of ours.
 
@@ -61,6 +64,7 @@ def negotiate(accept: str) -> Format:
     return best
 
 
+@lru_cache(maxsize=32)
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether an `Accept-Encoding` header allows gzip."""
     for choice in accept_encoding.lower().split(","):
@@ -97,7 +101,6 @@ def prefix(metric: Metric, labels: tuple[str, ...], part: Part = "") -> str:
     return f"{name}{{{','.join(pairs)}}} " if pairs else f"{name} "
 
 
-@lru_cache(maxsize=4096)
 def header(metric: Metric, openmetrics: bool) -> str:
     """`# HELP`, `# TYPE` and, in OpenMetrics, `# UNIT` of a family."""
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
@@ -116,28 +119,70 @@ class Family:
 
     metric: Metric
     lines: dict[str, float]
-    headers: tuple[str, str] = ("", "")
-
-    def __post_init__(self) -> None:
-        if not self.headers[0]:
-            self.headers = (header(self.metric, False), header(self.metric, True))
 
 
 Families = Mapping[str, Family]
 """Families by stem: what one collector has to say."""
 
 
-class Renderer:
-    """Makes pages, and keeps each family's text for as long as its values stay the same.
+class _Block:
+    """One family as it stood on the last page: headers and lines, as text and, once that was wished, as deflate.
 
-    On a GPU node more than half of the families (limits, identities, error counters) do not change
-    from one page to the next. Used by one thread.
+    Lines are packed whole at first; a family that has changed is taken for one that will change again, and woven.
+    """
+
+    def __init__(self, metric: Metric, openmetrics: bool) -> None:
+        self.lines: dict[str, float] = {}
+        self.text = b""
+        self._head = encode(header(metric, openmetrics))
+        self._packed_head = b""
+        self._packed = b""
+        self._ends: list[str] = []
+        self._weave: Weave | None = None
+
+    def update(self, lines: dict[str, float]) -> None:
+        """Take the lines of a new page, which are not those of the last."""
+        values = lines.values()
+        # repr is format_value for everything but infinities and NaN, at a third of its cost
+        if not all(map(isfinite, values)):
+            self._ends = [f"{format_value(value)}\n" for value in values]
+            self._weave = None
+        elif list(lines) == list(self.lines):
+            before = zip(self.lines.values(), self._ends, values, strict=True)
+            self._ends = [end if old == new else f"{new!r}\n" for old, end, new in before]
+            self._weave = self._weave or Weave(lines)
+        else:
+            self._ends = [f"{value!r}\n" for value in values]
+            self._weave = None
+        self.lines = lines
+        self.text = self._head + encode("".join(chain.from_iterable(zip(lines, self._ends, strict=True))))
+        self._packed = b""
+
+    def packed(self, packer: Packer) -> bytes:
+        """The text as a part of a gzip file."""
+        if not self._packed:
+            if self._weave is None:
+                self._packed = packer.pack(self.text)
+            else:
+                self._packed_head = self._packed_head or packer.pack(self._head)
+                self._packed = self._packed_head + self._weave.pack(self._ends)
+        return self._packed
+
+
+_EOF = b"# EOF\n"
+
+
+class Renderer:
+    """Makes pages, and keeps of each family what stays the same from one page to the next.
+
+    On a GPU node most of the lines (limits, identities, error counters) do not change. Used by one thread.
     """
 
     def __init__(self) -> None:
-        self._texts: dict[str, tuple[dict[str, float], str]] = {}
+        self._blocks: dict[tuple[str, bool], _Block] = {}
+        self._packer: Packer | None = None
 
-    def render(self, sources: Iterable[Families], form: Format) -> bytes:
+    def render(self, sources: Iterable[Families], form: Format, *, gzip: bool = False) -> bytes:
         """One page from several sources; each family stands once, in the order of names.
 
         A series that two sources give is taken from the first.
@@ -147,26 +192,24 @@ class Renderer:
             for stem, family in families.items():
                 first = groups.get(stem)
                 groups[stem] = family if first is None else Family(family.metric, family.lines | first.lines)
-        out: list[str] = []
-        for stem in sorted(groups):
-            family = groups[stem]
-            out += (family.headers[form.openmetrics], self._text(stem, family.lines))
-        if form.openmetrics:
-            out.append("# EOF\n")
-        if len(self._texts) > 2 * len(groups) + 64:  # families that are no more
-            self._texts.clear()
-        return "".join(out).encode("utf-8", "replace")
+        if len(self._blocks) > 4 * len(groups) + 64:  # families that are no more
+            self._blocks.clear()
+        blocks = [self._block(groups[stem], form.openmetrics) for stem in sorted(groups)]
+        end = [_EOF] if form.openmetrics else []
+        page = b"".join([block.text for block in blocks] + end)
+        if not gzip:
+            return page
+        packer = self._packer = self._packer or Packer()
+        return member(page, [block.packed(packer) for block in blocks] + list(map(stored, end)))
 
-    def _text(self, stem: str, lines: dict[str, float]) -> str:
-        before = self._texts.get(stem)
-        if before is not None and before[0] == lines:
-            return before[1]
-        # repr is format_value for everything but infinities and NaN, at a third of its cost
-        text = "".join([f"{start}{value!r}\n" for start, value in lines.items()])
-        if "nan\n" in text or "inf\n" in text:
-            text = "".join([f"{start}{format_value(value)}\n" for start, value in lines.items()])
-        self._texts[stem] = (lines, text)
-        return text
+    def _block(self, family: Family, openmetrics: bool) -> _Block:
+        key = (family.metric.stem, openmetrics)
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = _Block(family.metric, openmetrics)
+        if family.lines != block.lines:
+            block.update(family.lines)
+        return block
 
 
 def render(sources: Iterable[Families], form: Format) -> bytes:

@@ -47,6 +47,13 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._peer = ""
         self.lingering = False
+        self._piece = b""
+        """The request being read, as long as it came in one piece."""
+        self._request: Request | None = None
+        self._known: tuple[bytes, h11.Request, Request] | None = None
+        """The last request that a client may well repeat: its bytes, and what they mean."""
+        self._repeated = False
+        """The request being answered is that one again; h11 has not seen it."""
 
     # asyncio.Protocol
 
@@ -69,6 +76,11 @@ class Connection(asyncio.Protocol):
         if data and not self._reading:
             self._reading = True
             self.deadline = self._server.now() + self._server.limits.request_seconds
+            self._piece = data
+            if self._known is not None and data == self._known[0] and not self.busy and self._drained:
+                return self._repeat(*self._known[1:])
+        elif data:
+            self._piece = b""
         try:
             if data:
                 self._http.receive_data(data)
@@ -154,12 +166,28 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(HttpError(413, f"the body is larger than {self._most_body} bytes"))
 
+    @property
+    def _drained(self) -> bool:
+        """Whether h11 has used up all that came."""
+        return not self._http.trailing_data[0]
+
+    def _repeat(self, head: h11.Request, request: Request) -> None:
+        """Answer a scraper that asks, byte for byte, what it asked last: there is nothing to parse."""
+        self._repeated = True
+        self._head = head
+        self._begin(request)
+
     def _dispatch(self, head: h11.Request) -> None:
         self.busy = True
         try:
-            request = self._request(head)
+            request = self._understand(head)
         except HttpError as error:
             return self._refuse(error)
+        return self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        self.busy = True
+        self._request = request
         outcome = self._server.begin(request)
         if isinstance(outcome, Response):
             return self._respond(outcome)
@@ -178,7 +206,7 @@ class Connection(asyncio.Protocol):
             if not self.busy:
                 self.data_received(b"")
 
-    def _request(self, head: h11.Request) -> Request:
+    def _understand(self, head: h11.Request) -> Request:
         try:
             target = head.target.decode("ascii")
             path, _, query = target.partition("?")
@@ -207,13 +235,7 @@ class Connection(asyncio.Protocol):
             *response.headers,
         ]
         self._server.count(_path(head) if head is not None else "", response.status)
-        start = h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b""))
-        out = self._http.send(start) or b""
-        if response.body and (head is None or head.method != b"HEAD"):
-            out += self._http.send(h11.Data(data=response.body)) or b""
-        out += self._http.send(h11.EndOfMessage()) or b""
-        self._write(out)
-        if self._http.our_state is not h11.DONE:
+        if not (self._send_again if self._repeated else self._send)(response, headers):
             return self._hang_up()
         if self.backlog():
             assert self._transport is not None
@@ -223,10 +245,31 @@ class Connection(asyncio.Protocol):
             self._rest()
         return None
 
+    def _send(self, response: Response, headers: list[tuple[str, str]]) -> bool:
+        """Send by h11; whether the connection is kept."""
+        start = h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b""))
+        out = self._http.send(start) or b""
+        if response.body and (self._head is None or self._head.method != b"HEAD"):
+            out += self._http.send(h11.Data(data=response.body)) or b""
+        out += self._http.send(h11.EndOfMessage()) or b""
+        self._write(out)
+        return self._http.our_state is h11.DONE
+
+    def _send_again(self, response: Response, headers: list[tuple[str, str]]) -> bool:
+        """Send what h11 would send on a connection that is kept."""
+        lines = [f"HTTP/1.1 {response.status} ".encode() + _REASONS.get(response.status, b"")]
+        lines += [f"{name}: {value}".encode("ascii") for name, value in headers]
+        self._write(b"\r\n".join([*lines, b"", response.body]))
+        return True
+
     def _rest(self) -> None:
         """The answer is out: wait for the next request."""
-        self.busy = self._reading = False
-        self._head = None
+        if self._piece and not self._repeated and self._head is not None and self._request is not None:
+            plain = self._head.method == b"GET" and not self._request.body and self._drained
+            self._known = (self._piece, self._head, self._request) if plain else None
+        self._piece = b""
+        self.busy = self._reading = self._repeated = False
+        self._head = self._request = None
         self.deadline = self._server.now() + self._server.limits.idle_seconds
         self._server.touch(self)
         if self._http.their_state is h11.DONE and self._http.our_state is h11.DONE:

@@ -15,7 +15,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from agent.base.catalogue import load_all
-from agent.base.exposition import OPENMETRICS, TEXT, accepts_gzip, compress, format_value, negotiate, render
+from agent.base.exposition import (
+    OPENMETRICS,
+    TEXT,
+    Renderer,
+    accepts_gzip,
+    compress,
+    format_value,
+    negotiate,
+    render,
+)
 from agent.intake import gather
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -163,6 +172,35 @@ def test_compressed_is_the_same_page(metric):
     page = golden_page(metric, TEXT)
     assert gzip.decompress(compress(page)) == page
     assert compress(page) == compress(page), "no time stamp inside"
+
+
+VALUES = st.floats(allow_nan=False) | st.sampled_from([0.0, 1.0, 1e15, math.inf])
+PAGES = st.lists(
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=300), VALUES, max_size=5), min_size=2, max_size=6
+)
+
+
+@given(pages=PAGES, form=st.sampled_from([TEXT, OPENMETRICS]))
+def test_one_renderer_makes_the_pages_that_new_ones_would(metric, pages, form):
+    """Whatever changes from page to page, plain and compressed: nothing is left over from the last one."""
+    renderer = Renderer()
+    for rows in pages:
+        samples = [metric.gauge.sample(value, label, "x") for label, value in rows.items()]
+        sources = [gather([*samples, metric.counter.sample(len(rows), "c")])]
+        page = render(sources, form)
+        assert gzip.decompress(renderer.render(sources, form, gzip=True)) == page
+        assert renderer.render(sources, form) == page
+
+
+def test_a_page_whose_values_change_stays_small(metric):
+    def page(shift):
+        return [gather(metric.gauge.sample(shift + n / 7, f"GPU-{'0123' * 8}-{n}", "x") for n in range(500))]
+
+    renderer = Renderer()
+    sizes = [len(renderer.render(page(shift), TEXT, gzip=True)) for shift in (0, 0.001, 0.002)]
+    plain = len(renderer.render(page(0.002), TEXT))
+    assert max(sizes) < plain / 2
+    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

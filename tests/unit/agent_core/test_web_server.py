@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from agent.base.errors import ConfigError
 from agent.base.web import App, Server, holder, parse_address, text
+from agent.base.web.connection import Connection
 
 
 def read_exactly(sock, count):
@@ -107,6 +108,58 @@ def test_many_requests_on_one_connection_and_pipelined(serve):
         sock.sendall(ask + slow + ask + b"GET /below/x HTTP/1.1\r\nHost: x\r\n\r\n" + ask)
         bodies = [one_answer(sock)[1] for _ in range(5)]
         assert bodies == [b"ok\n", b"slow\n", b"ok\n", b"/below/x\n", b"ok\n"]
+
+
+def raw_answer(sock, ask, body=True):
+    """One answer as it came, but for its date."""
+    sock.sendall(ask)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
+    length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"Content-Length"))
+    return lines, read_exactly(sock, length) if body else b""
+
+
+@pytest.mark.parametrize("ask", ["GET /healthz", "GET /slow", "GET /nothing", "GET /below/x?y=1", "HEAD /healthz"])
+def test_a_request_repeated_gets_the_same_answer_and_is_parsed_once(serve, monkeypatch, ask):
+    parsed = []
+    understand = Connection._understand
+    monkeypatch.setattr(Connection, "_understand", lambda self, head: parsed.append(head) or understand(self, head))
+    other = b"GET /below/z HTTP/1.1\r\nHost: x\r\n\r\n"
+    whole = f"{ask} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    body = not ask.startswith("HEAD")
+    with serve().connect() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        first = raw_answer(sock, whole, body)
+        assert [raw_answer(sock, whole, body) for _ in range(3)] == [first] * 3
+        assert len(parsed) == (1 if body else 4)
+        assert raw_answer(sock, other)[1] == b"/below/z\n"
+        assert raw_answer(sock, whole, body) == first
+        # beginning as the known one does, but not the same
+        longer = whole[:-2] + b"X-More: 1\r\n\r\n"
+        assert raw_answer(sock, longer, body) == first
+        sock.sendall(whole[:9])
+        time.sleep(0.05)  # in two pieces
+        assert raw_answer(sock, whole[9:], body) == first
+
+
+def test_a_repeated_request_is_not_taken_out_of_its_place(serve):
+    """The bytes of the last request may also be the body or the rest of another."""
+    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serve().connect() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            sock.sendall(ask)
+            assert one_answer(sock) == (200, b"ok\n")
+        sock.sendall(f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ask)}\r\n\r\n".encode())
+        time.sleep(0.05)
+        sock.sendall(ask)
+        assert json.loads(one_answer(sock)[1])["body"] == ask.decode()
+        sock.sendall(ask + b"GET /below/x HTTP/1.1\r\nX: ")  # the answer goes out while the next has begun
+        assert one_answer(sock) == (200, b"ok\n")
+        sock.sendall(ask)
+        assert one_answer(sock) == (200, b"/below/x\n")
 
 
 def test_large_answers_go_out_whole_and_the_next_request_waits_its_turn(serve):
