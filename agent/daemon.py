@@ -184,5 +184,6 @@ def run(path: str | Path | None, *, strict: bool = False) -> int:
     async def live() -> None:
         await Daemon(config, lambda: load_config(path), Notifier(), strict=strict).run()
 
+    gc.freeze()  # what is loaded now stays: it need not be searched for garbage again and again
     asyncio.run(live())
     return int(Exit.GOOD)

@@ -30,6 +30,7 @@ class Intake:
         self._prefixes: dict[str, dict[_Key, str]] = {}
         self._admitted: dict[str, set[tuple[str, ...]]] = {}
         self.families: dict[str, Family] = {}
+        self._last: dict[str, Family] = {}
 
     def begin(self) -> None:
         """Start a run with empty hands."""
@@ -74,7 +75,9 @@ class Intake:
 
     def end(self) -> dict[str, Family]:
         """The families of this run; forgets prefixes of series that are no more."""
-        families = {stem: family for stem, family in self.families.items() if family.lines}
+        last = self._last
+        families = {stem: family.settle(last.get(stem)) for stem, family in self.families.items() if family.lines}
+        self._last = families
         live = sum(len(family.lines) for family in families.values())
         if sum(map(len, self._prefixes.values())) > 2 * live + 256:
             self._prefixes = {}

@@ -7,6 +7,7 @@ series costs about a millisecond. Both formats share the lines and differ in the
 from __future__ import annotations
 
 import gzip
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ TEXT: Final = Format("text/plain", "0.0.4", False)
 OPENMETRICS: Final = Format("application/openmetrics-text", "1.0.0", True)
 _TEXT_1 = Format("text/plain", "1.0.0", False)  # as 0.0.4 for a page whose names need no quoting
 _OPENMETRICS_0 = Format("application/openmetrics-text", "0.0.1", True)
+_EOF = b"# EOF\n"
 FORMATS: Final = (OPENMETRICS, _OPENMETRICS_0, _TEXT_1, TEXT)
 
 
@@ -115,10 +117,27 @@ def header(metric: Metric, openmetrics: bool) -> str:
 
 @dataclass(slots=True)
 class Family:
-    """The samples of one metric: line prefix -> value, in the order in which they came."""
+    """The samples of one metric: line prefix -> value, in the order in which they came.
+
+    Attributes:
+        starts, values: the same, once settled: prefixes, and doubles as bytes.
+    """
 
     metric: Metric
     lines: dict[str, float]
+    starts: tuple[str, ...] = ()
+    values: bytes = b""
+
+    def settle(self, before: Family | None = None) -> Family:
+        """Put the lines, which change no more, in a form that is compared in no time; `before` is the last run's.
+
+        Done right after a run, while its values are in the processor's caches: a scrape that comes seconds later
+        would have to fetch every one of them, only to find that most are what they were.
+        """
+        starts = tuple(self.lines)
+        self.starts = before.starts if before is not None and before.starts == starts else starts
+        self.values = array("d", self.lines.values()).tobytes()
+        return self
 
 
 Families = Mapping[str, Family]
@@ -132,31 +151,33 @@ class _Block:
     """
 
     def __init__(self, metric: Metric, openmetrics: bool) -> None:
-        self.lines: dict[str, float] = {}
-        self.text = b""
-        self._head = encode(header(metric, openmetrics))
+        self._family = Family(metric, {})
+        self.text = self._head = encode(header(metric, openmetrics))
         self._packed_head = b""
         self._packed = b""
         self._ends: list[str] = []
         self._weave: Weave | None = None
 
-    def update(self, lines: dict[str, float]) -> None:
-        """Take the lines of a new page, which are not those of the last."""
-        values = lines.values()
+    def update(self, family: Family) -> None:
+        """Take the lines of a new page."""
+        if not family.starts:
+            family.settle()
+        before, self._family = self._family, family
+        same = family.starts is before.starts or family.starts == before.starts
+        if same and family.values == before.values:
+            return
+        values = family.lines.values()
+        self._packed = b""
         # repr is format_value for everything but infinities and NaN, at a third of its cost
         if not all(map(isfinite, values)):
-            self._ends = [f"{format_value(value)}\n" for value in values]
-            self._weave = None
-        elif list(lines) == list(self.lines):
-            before = zip(self.lines.values(), self._ends, values, strict=True)
-            self._ends = [end if old == new else f"{new!r}\n" for old, end, new in before]
-            self._weave = self._weave or Weave(lines)
+            self._ends, self._weave = [f"{format_value(value)}\n" for value in values], None
+        elif same:
+            rows = zip(before.lines.values(), self._ends, values, strict=True)
+            self._ends = [end if old == new else f"{new!r}\n" for old, end, new in rows]
+            self._weave = self._weave or Weave(family.starts)
         else:
-            self._ends = [f"{value!r}\n" for value in values]
-            self._weave = None
-        self.lines = lines
-        self.text = self._head + encode("".join(chain.from_iterable(zip(lines, self._ends, strict=True))))
-        self._packed = b""
+            self._ends, self._weave = [f"{value!r}\n" for value in values], None
+        self.text = self._head + encode("".join(chain.from_iterable(zip(family.starts, self._ends, strict=True))))
 
     def packed(self, packer: Packer) -> bytes:
         """The text as a part of a gzip file."""
@@ -167,9 +188,6 @@ class _Block:
                 self._packed_head = self._packed_head or packer.pack(self._head)
                 self._packed = self._packed_head + self._weave.pack(self._ends)
         return self._packed
-
-
-_EOF = b"# EOF\n"
 
 
 class Renderer:
@@ -207,8 +225,7 @@ class Renderer:
         block = self._blocks.get(key)
         if block is None:
             block = self._blocks[key] = _Block(family.metric, openmetrics)
-        if family.lines != block.lines:
-            block.update(family.lines)
+        block.update(family)
         return block
 
 

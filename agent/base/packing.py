@@ -47,8 +47,7 @@ class Weave:
         starts: the lines up to their values.
     """
 
-    def __init__(self, starts: Iterable[str]) -> None:
-        starts = list(starts)
+    def __init__(self, starts: Sequence[str]) -> None:
         self._starts = [_Start(before, start) for before, start in zip(["", *starts], starts, strict=False)]
 
     def pack(self, ends: Sequence[str]) -> bytes:

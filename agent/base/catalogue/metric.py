@@ -37,7 +37,7 @@ CATALOGUE: Final[dict[str, Metric]] = {}
 """Every declared metric by stem, in order of declaration."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object a metric
 class Metric:
     """One metric of the vocabulary.
 
