@@ -17,7 +17,7 @@ from typing import Final
 
 from agent.base.catalogue import Metric
 from agent.base.catalogue.metric import Part
-from agent.base.packing import Packer, Weave, encode, member, stored
+from agent.base.packing import Packer, member, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +144,24 @@ Families = Mapping[str, Family]
 """Families by stem: what one collector has to say."""
 
 
+_STILL: Final = 8
+"""Pages without a change after which a family's values are taken to stay."""
+
+
 class _Block:
     """One family as it stood on the last page: headers and lines, as text and, once that was wished, as deflate.
 
-    Lines are packed whole at first; a family that has changed is taken for one that will change again, and woven.
+    Lines are compressed at first; values that have changed are taken for ones that will change again, and stored: to
+    compress them for one page would cost more than all the rest of it.
     """
 
     def __init__(self, metric: Metric, openmetrics: bool) -> None:
         self._family = Family(metric, {})
-        self.text = self._head = encode(header(metric, openmetrics))
-        self._packed_head = b""
+        self.text = self._head = _encode(header(metric, openmetrics))
         self._packed = b""
         self._ends: list[str] = []
-        self._weave: Weave | None = None
+        self._moves = False
+        self._still = 0
 
     def update(self, family: Family) -> None:
         """Take the lines of a new page."""
@@ -165,29 +170,33 @@ class _Block:
         before, self._family = self._family, family
         same = family.starts is before.starts or family.starts == before.starts
         if same and family.values == before.values:
+            self._still += 1
+            if self._still == _STILL and self._moves:
+                self._moves, self._packed = False, b""
             return
+        self._still, self._moves = 0, same
         values = family.lines.values()
-        self._packed = b""
         # repr is format_value for everything but infinities and NaN, at a third of its cost
         if not all(map(isfinite, values)):
-            self._ends, self._weave = [f"{format_value(value)}\n" for value in values], None
+            self._ends = [f"{format_value(value)}\n" for value in values]
         elif same:
             rows = zip(before.lines.values(), self._ends, values, strict=True)
             self._ends = [end if old == new else f"{new!r}\n" for old, end, new in rows]
-            self._weave = self._weave or Weave(family.starts)
         else:
-            self._ends, self._weave = [f"{value!r}\n" for value in values], None
-        self.text = self._head + encode("".join(chain.from_iterable(zip(family.starts, self._ends, strict=True))))
+            self._ends = [f"{value!r}\n" for value in values]
+        self.text = self._head + _encode("".join(chain.from_iterable(zip(family.starts, self._ends, strict=True))))
+        self._packed = b""
 
     def packed(self, packer: Packer) -> bytes:
         """The text as a part of a gzip file."""
         if not self._packed:
-            if self._weave is None:
-                self._packed = packer.pack(self.text)
-            else:
-                self._packed_head = self._packed_head or packer.pack(self._head)
-                self._packed = self._packed_head + self._weave.pack(self._ends)
+            self._packed = stored(self.text) if self._moves else packer.pack(self.text)
         return self._packed
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8; what cannot be written in it becomes "?"."""
+    return text.encode("utf-8", "replace")
 
 
 class Renderer:

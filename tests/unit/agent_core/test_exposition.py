@@ -193,15 +193,34 @@ def test_one_renderer_makes_the_pages_that_new_ones_would(metric, pages, form):
         assert renderer.render(sources, form) == page
 
 
-def test_a_page_whose_values_change_stays_small(metric):
+def test_what_stays_is_compressed_and_what_changes_is_not(metric):
     def page(shift):
-        return [gather(metric.gauge.sample(shift + n / 7, f"GPU-{'0123' * 8}-{n}", "x") for n in range(500))]
+        still = [metric.counter.sample(n, f"GPU-{'0123' * 8}-{n}") for n in range(500)]
+        return [gather([*still, *(metric.gauge.sample(shift + n, f"GPU-{n}", "x") for n in range(500))])]
 
     renderer = Renderer()
-    sizes = [len(renderer.render(page(shift), TEXT, gzip=True)) for shift in (0, 0.001, 0.002)]
-    plain = len(renderer.render(page(0.002), TEXT))
-    assert max(sizes) < plain / 2
-    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)
+    first, *others = [len(renderer.render(page(shift), TEXT, gzip=True)) for shift in (0.0, 0.1, 0.2)]
+    plain = len(render(page(0.2), TEXT))
+    changing = len(render([{"gpuvigil_test_level_ratio": page(0.2)[0]["gpuvigil_test_level_ratio"]}], TEXT))
+    assert first < plain / 5
+    assert max(others) < changing + (plain - changing) / 5
+    last = [len(renderer.render(page(0.2), TEXT, gzip=True)) for _ in range(10)][-1]
+    assert last == pytest.approx(first, rel=0.2), "once it stays, it is compressed again"
+
+
+def test_a_plain_page_before_does_not_keep_the_compressed_one_large(metric):
+    renderer = Renderer()
+    source = [gather(metric.counter.sample(n, f"GPU-{'0123' * 8}-{n}") for n in range(500))]
+    plain = len(renderer.render(source, TEXT))
+    renderer.render(source, TEXT)
+    assert len(renderer.render(source, TEXT, gzip=True)) < plain / 5
+
+
+def test_a_family_larger_than_a_stored_block(metric):
+    renderer = Renderer()
+    for shift in (0.0, 0.1):
+        source = [gather(metric.gauge.sample(shift + n, "y" * 900, str(n)) for n in range(200))]
+        assert gzip.decompress(renderer.render(source, TEXT, gzip=True)) == render(source, TEXT)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
