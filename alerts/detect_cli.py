@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.base.config import parse_duration
 from agent.base.errors import CannotTell, ConfigError, Exit
@@ -16,9 +17,16 @@ from alerts import past_cli
 if TYPE_CHECKING:
     from alerts.detect.bands import Array
     from alerts.detect.eta import Schedule
-    from alerts.detect.labelled import Labelled
+    from alerts.detect.labelled import Labelled, Windows
     from alerts.detect.quality import Quality
     from alerts.detect.replay import Moment
+    from alerts.detect.stream import How
+
+    Scored = tuple[str, Quality | None, str]
+    """A file's name, its quality where labels are, and why its model was used."""
+
+SMALL = 200_000
+"""Bytes in all for which workers are not worth their start."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -182,33 +190,90 @@ def _score(args: argparse.Namespace) -> int:
 
     one_thread()
     from alerts.detect.bands import Floors
-    from alerts.detect.labelled import read_directory
+    from alerts.detect.labelled import find, read_windows
     from alerts.detect.model import model
-    from alerts.detect.quality import judge
-    from alerts.detect.stream import How, score_series
+    from alerts.detect.stream import How
 
     if not args.folder.is_dir():
         raise ConfigError(f"{args.folder}: is no directory")
     model(args.model)
-    files = read_directory(args.folder, args.time_format)
+    paths, windows = find(args.folder), read_windows(args.folder)
     how = How(args.model, floors=Floors(args.min_dev_abs, args.min_dev_rel), direction=args.direction)
-    found: list[tuple[str, Quality | None, str]] = []
-    for number, file in enumerate(files, 1):
-        _progress(number, len(files), str(file.path))
-        scored = score_series(file.times, file.values, how)
-        if args.scores is not None:
-            _write_scores(args.scores / file.path, file, scored.scores)
-        quality = judge(file.times, scored.scores, file.labels) if file.labels is not None else None
-        found.append((str(file.path), quality, scored.why))
-    _progress(0, 0, "")
+    tasks = [_Task(path, args.folder, windows.get(path), args.time_format, how, args.scores) for path in paths]
+    found: list[Scored] = []
+    problems: list[ConfigError] = []
+    for outcome in _in_parallel(tasks):
+        if isinstance(outcome, ConfigError):
+            problems.append(outcome)
+        else:
+            found.append(outcome)
+    if not found:
+        raise problems[0]
+    found.sort(key=lambda one: one[0])
     _show_quality(found, args)
-    return Exit.GOOD
+    for problem in problems:
+        print(f"gpuvigil: {problem}", file=sys.stderr)
+    return Exit.BAD if problems else Exit.GOOD
+
+
+class _Task(NamedTuple):
+    """One file to score."""
+
+    path: Path
+    folder: Path
+    windows: Windows | None
+    time_format: str | None
+    how: How
+    out: Path | None
+
+
+def _score_file(task: _Task) -> Scored | ConfigError:
+    """Read, score and write one file; what is wrong with it is told, not raised: others go on."""
+    from alerts.detect.labelled import read_file
+    from alerts.detect.quality import judge
+    from alerts.detect.stream import score_series
+
+    try:
+        file = read_file(task.path, task.folder, task.windows, task.time_format)
+    except ConfigError as problem:
+        return ConfigError(str(problem))
+    scored = score_series(file.times, file.values, task.how)
+    if task.out is not None:
+        _write_scores(task.out / file.path, file, scored.scores)
+    labels = file.labels if len(file.times) else None
+    return str(file.path), None if labels is None else judge(file.times, scored.scores, labels), scored.why
+
+
+def _in_parallel(tasks: list[_Task]) -> Iterator[Scored | ConfigError]:
+    """The outcomes as they come, one worker a core; the largest files begin."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    tasks = sorted(tasks, key=lambda task: task.path.stat().st_size, reverse=True)
+    workers = min(len(os.sched_getaffinity(0)), len(tasks))
+    rows = sum(task.path.stat().st_size for task in tasks)
+    if workers == 1 or rows < SMALL:
+        for number, task in enumerate(tasks, 1):
+            _progress(number, len(tasks), task.path.name)
+            yield _score_file(task)
+        _progress(0, 0, "")
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_score_file, task): task for task in tasks}
+        try:
+            for number, done in enumerate(as_completed(running), 1):
+                _progress(number, len(tasks), running[done].path.name)
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _progress(0, 0, "")
 
 
 def _progress(number: int, of: int, name: str) -> None:
     if sys.stderr.isatty():
-        text = f"{number}/{of} {name}" if of else ""
-        print(f"\r{text:70.70}", end="" if of else "\r", file=sys.stderr, flush=True)
+        bar = "#" * round(30 * number / of) if of else ""
+        text = f"[{bar:.<30}] {number}/{of} {name}" if of else ""
+        print(f"\r{text:78.78}", end="" if of else "\r", file=sys.stderr, flush=True)
 
 
 def _write_scores(path: Path, file: Labelled, scores: Array) -> None:
@@ -222,7 +287,7 @@ def _write_scores(path: Path, file: Labelled, scores: Array) -> None:
             writer.writerow((stamp, text, "" if score != score else f"{score:.6g}"))
 
 
-def _show_quality(found: list[tuple[str, Quality | None, str]], args: argparse.Namespace) -> None:
+def _show_quality(found: list[Scored], args: argparse.Namespace) -> None:
     from alerts.detect.quality import Quality
 
     judged = [(name, quality) for name, quality, _ in found if quality is not None]

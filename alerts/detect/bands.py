@@ -72,8 +72,12 @@ def anomaly_score(
     above = np.where(off > 0, off / up, 0.0)
     below = np.where(off < 0, -off / down, 0.0)
     score = {"above": above, "below": below, "both": np.maximum(above, below)}[direction]
-    score = np.where(np.isnan(off), np.nan, score)
-    if data_range is not None:
-        outside = (values < data_range[0]) | (values > data_range[1])
-        score = np.where(outside & ~np.isnan(score), np.maximum(score, OUT_OF_RANGE), score)
-    return score
+    return ranged(np.where(np.isnan(off), np.nan, score), values, data_range)
+
+
+def ranged(scores: Array, values: Array, data_range: tuple[float, float] | None) -> Array:
+    """The scores, those of values outside the possible range no less than `OUT_OF_RANGE`."""
+    if data_range is None:
+        return scores
+    outside = (values < data_range[0]) | (values > data_range[1])
+    return np.asarray(np.where(outside & ~np.isnan(scores), np.maximum(scores, OUT_OF_RANGE), scores))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,10 +19,28 @@ from agent.base.errors import ConfigError
 from alerts.detect.bands import Array
 
 WINDOWS = "windows.json"
-TIMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "unix", "unixtime", "epoch")
+TIMES = (
+    "timestamp",
+    "time",
+    "datetime",
+    "date",
+    "ds",
+    "ts",
+    "date_time",
+    "time_stamp",
+    "timestamps",
+    "unix",
+    "unixtime",
+    "epoch",
+)
 VALUES = ("value", "values", "y", "val", "metric", "reading", "v")
 LABELS = ("label", "labels", "is_anomaly", "anomaly", "isanomaly", "anomalous", "class", "is_outlier", "outlier")
+Windows = Sequence[tuple[str, str]]
+"""From and to, as they stand in the file; both belong to the window."""
 _FORMATS = ("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d%H%M%S", "%d %b %Y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?", re.IGNORECASE
+)
 _SLASHED = ("%H:%M:%S.%f", "%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "")
 
 
@@ -50,44 +69,52 @@ def read_directory(folder: Path, time_format: str | None = None) -> list[Labelle
     Raises:
         ConfigError: no CSV there, one that cannot be read, or times that can be read in two ways.
     """
-    paths = sorted(path for path in folder.rglob("*.csv") if path.is_file())
+    windows = read_windows(folder)
+    return [read_file(path, folder, windows.get(path), time_format) for path in find(folder)]
+
+
+def find(folder: Path) -> list[Path]:
+    """Every CSV below `folder`, in order of path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
     if not paths:
         raise ConfigError(f"{folder}: no .csv file below it")
-    windows = _windows(folder)
-    known = {str(path.relative_to(folder)) for path in paths}
-    if unknown := sorted(set(windows) - known):
-        raise ConfigError(f"{folder / WINDOWS}: no such file here: {', '.join(unknown[:5])}")
-    return [read_file(path, folder, windows.get(str(path.relative_to(folder))), time_format) for path in paths]
+    return paths
 
 
-def read_file(
-    path: Path, folder: Path, windows: Sequence[tuple[str, str]] | None = None, time_format: str | None = None
-) -> Labelled:
-    """One CSV; `windows` (from, to) beat its label column."""
+def read_file(path: Path, folder: Path, windows: Windows | None = None, time_format: str | None = None) -> Labelled:
+    """One CSV, its columns divided by comma, semicolon, tab or bar; `windows` (from, to) beat its label column."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            first = file.readline()
+            mark = max(",;\t|", key=first.count)
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=mark)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as CSV: {error}") from None
-    if not rows:
+    if not first.strip():
         raise ConfigError(f"{path}: has no rows")
-    names = {str(name).strip().lower(): name for name in rows[0] if name is not None}
-    time, value = _column(names, TIMES), _column(names, VALUES)
+    names = {_plain(name): name for name in reader.fieldnames or ()}
+    time, value, label = _columns(names)
     if time is None or value is None:
         raise ConfigError(f"{path}:1: needs a time ({', '.join(TIMES[:4])}) and a value column, has {', '.join(names)}")
     stamps = tuple((row[time] or "").strip() for row in rows)
     texts = tuple((row[value] or "").strip() for row in rows)
     times = parse_times(stamps, str(path), time_format)
     labels = None
-    label = _column(names, LABELS)
     if windows is not None:
         labels = np.zeros(len(rows), dtype=np.int64)
         for begin, end in windows:
-            low, high = parse_times([begin, end], f"{folder / WINDOWS} ({path.name})", time_format)
+            low, high = parse_times([begin, end], f"{WINDOWS} ({path.name})", time_format)
             labels[(times >= low) & (times <= high)] = 1
     elif label is not None:
         labels = np.array([_is_set(row[label]) for row in rows], dtype=np.int64)
-    return Labelled(path.relative_to(folder), stamps, texts, times, np.array([_number(t) for t in texts]), labels)
+    values = np.array([_number(text.replace(",", ".") if mark != "," else text) for text in texts])
+    return Labelled(path.relative_to(folder), stamps, texts, times, values, labels)
 
 
 def parse_times(stamps: Sequence[str], where: str, time_format: str | None = None) -> Array:
@@ -96,8 +123,10 @@ def parse_times(stamps: Sequence[str], where: str, time_format: str | None = Non
     Raises:
         ConfigError: a stamp is no time, or day and month cannot be told apart.
     """
-    read = _reader(stamps, where, time_format)
     found = np.empty(len(stamps))
+    if not stamps:
+        return found
+    read = _reader(stamps, where, time_format)
     for row, stamp in enumerate(stamps):
         try:
             found[row] = read(stamp)
@@ -131,10 +160,12 @@ class _reader:
                 continue
         if self._formats:
             raise ValueError(stamp)
-        try:
-            return _utc(datetime.fromisoformat(stamp.replace("Z", "+00:00")))
-        except ValueError:
-            pass
+        if iso := _ISO.fullmatch(stamp):
+            date, clock, fraction, zone = iso.groups()
+            if zone:
+                zone = "+00:00" if zone.upper() in ("Z", "UTC") else f"{zone[:3]}:{zone[3:].strip(':') or '00'}"
+            moment = datetime.fromisoformat(f"{date}T{clock or '00:00'}{zone or ''}")
+            return _utc(moment) + float(f"0.{fraction or 0}")
         for layout in _FORMATS:
             try:
                 return _utc(datetime.strptime(stamp, layout))
@@ -174,19 +205,49 @@ def _utc(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _windows(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    path = folder / WINDOWS
-    if not path.exists():
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): [(str(begin), str(end)) for begin, end in spans] for name, spans in document.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: must be {{file: [[from, to], ...]}}: {error}") from None
+def read_windows(folder: Path) -> dict[Path, Windows]:
+    """The windows that each `windows.json` below `folder` gives for files beside or below it.
+
+    A file is named by its path from there, or by the end of its path if that fits one file alone.
+
+    Raises:
+        ConfigError: one is no such document, or names no file that is there.
+    """
+    found: dict[Path, Windows] = {}
+    for path in sorted(folder.rglob(WINDOWS)):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8-sig"))
+            spans = {str(name): tuple((str(a), str(b)) for a, b in spans) for name, spans in document.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}: must be {{file: [[from, to], ...]}}: {error}") from None
+        below = find(path.parent) if spans else []
+        unknown = []
+        for name, windows in spans.items():
+            ends = [file for file in below if f"/{file.as_posix()}".endswith("/" + name.removeprefix("./"))]
+            exact = path.parent / name
+            if exact not in below and len(ends) != 1:
+                unknown.append(name)
+                continue
+            found[exact if exact in below else ends[0]] = windows
+        if unknown and len(unknown) == len(spans):
+            raise ConfigError(f"{path}: no such file here: {', '.join(unknown[:5])}")
+    return found
 
 
-def _column(names: dict[str, str], wanted: Sequence[str]) -> str | None:
-    return next((names[name] for name in wanted if name in names), None)
+def _plain(name: str | None) -> str:
+    """A column's name in small letters, words joined by one low line."""
+    return re.sub(r"[^a-z0-9]+", "_", (name or "").lower()).strip("_")
+
+
+def _columns(names: dict[str, str]) -> tuple[str | None, str | None, str | None]:
+    """Names of the time, value and label columns; a value may have any name where only one column is left."""
+    time, value, label = (
+        next((names[name] for name in known if name in names), None) for known in (TIMES, VALUES, LABELS)
+    )
+    rest = [name for plain, name in names.items() if plain and name not in (time, label)]
+    if value is None and time is not None and len(rest) == 1:
+        value = rest[0]
+    return time, value, label
 
 
 def _is_set(text: str | None) -> bool:

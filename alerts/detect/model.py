@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from agent.base.errors import ConfigError
-from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
+from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score, ranged
 from alerts.detect.design import Event, Regressor
 
 
@@ -82,11 +82,11 @@ def judge(
     A model with a `judge` of its own may look at the moment itself; where it gives no score the bands do.
     """
     own = getattr(fitted, "judge", None)
-    bands, scores = own(times, values) if own is not None else (fitted.forecast(times), None)
+    bands, scores = own(times, values, floors, direction) if own is not None else (fitted.forecast(times), None)
     bands = bands.clipped(data_range)
     if scores is None:
-        scores = anomaly_score(values, bands, floors, direction, data_range)
-    return bands, scores
+        return bands, anomaly_score(values, bands, floors, direction, data_range)
+    return bands, ranged(scores, values, data_range)
 
 
 class Model(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 
 from alerts.detect.bands import Array, Bands
 from alerts.detect.model import Options
-from alerts.detect.robust import quantile
+from alerts.detect.rings import quantile
 
 HOUR = 3600.0
 WEEK = 168

@@ -1,166 +1,230 @@
-"""The robust model: the median of three plain expectations, with an interval from the residuals themselves.
+"""The robust model: the median of three plain expectations, and how far values depart from it.
 
 Expectations: the median of the last three days; the median of the same time of day in the last week; and that plus
 how far today is from it. The middle one of the three is right in more situations than any of them, and none is moved
-by a spike. The interval is `WIDTH` robust deviations of the past week's residuals, or wider where their tail is
-heavy; it narrows while a deviation lasts, so that a lasting one is seen whole.
+by a spike. Where a week's shape has been known for two weeks and expected twice as well, it takes their place. What is
+an anomaly is decided by `departure`.
 
-Online, no refit; memory is a week at five minutes at most (32 kB a series).
+Online, no refit. Expectations are made for an hour at a time, so that a point costs little.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from alerts.detect.bands import Array, Bands
+from alerts.detect.bands import Array, Bands, Direction, Floors
+from alerts.detect.departure import RELATIVE, Departure, Look
 from alerts.detect.model import Options
+from alerts.detect.rings import Cells, Ring, middle
 
 DAY = 86400.0
 DAYS = 7
+WEEKS = 4
 FINEST = 300.0
 """Seconds of a memory cell at least; finer samples share one by their mean."""
-WIDTH = 6.0
-TAIL = 1.3
-"""The interval is at least this many times the 90 % quantile of the residuals."""
-RELATIVE = 0.1
-"""The interval is at least `WIDTH` times this share of the expectation, divided by `WIDTH`'s own scale."""
-HOLD = 0.7
-"""The interval's width, as a share of itself, while the last value was outside."""
+HOUR = 3600.0
 SETTLES = 0.5
-"""Days outside after which the recent level is taken from those alone."""
+"""Days of an anomaly after which it is how things are now."""
 LEAST = 20
 """Values that a median needs."""
 WARM = 288
 """Samples, or a day, before anything is said: until then a daily cycle looks like one anomaly after another."""
 FEWEST = 4
 """Cells that a cycle must have."""
-REFRESH = 3600.0
-"""Seconds after which the slowly changing quantiles are made anew."""
+BETTER = 0.75
+"""The week's shape is taken when its error is at most this share of the others'."""
 
 
 @dataclass(slots=True)
-class _Rings:
-    """Cells of the past week, (cells, N) each, by cell number modulo their count; NaN is missing."""
+class Ahead:
+    """What is expected of the cells from `first` on, (K, N) each.
 
-    values: Array
-    today: Array
-    off: Array
+    Attributes:
+        usual: at that time of day; `weekly`: at that hour of the week; `plain`: without the week's shape.
+        scale: usual noise at that time of day, as a multiple of that of all times.
+    """
+
+    first: int
+    yhat: Array
+    usual: Array
+    weekly: Array
+    plain: Array
+    scale: Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RobustState:
-    """What the robust model remembers of N series. `update` writes into the rings: the state before is spent."""
+    """What the robust model remembers of N series. `update` changes it in place: the state before is spent.
+
+    Attributes:
+        cell: seconds of a memory cell; `born`: number of the first.
+        values, today: means of the past week's cells; and how far those of the last day were from the usual.
+        hours: means by hour, for the week's shape.
+        since: cell since which things are as they are now (N,).
+        first: time of the first sample (N,).
+        lasting: cells since which an anomaly has lasted (N,).
+        error: sums of cut errors without and with the week's shape (2, N), of `compared` days (N,).
+        week_off: how far this day is from the week's shape (N,).
+        ahead: what is expected of the hour to come; `memo`: the last values judged, which are learnt next as a rule.
+    """
 
     cell: float
-    rings: _Rings
-    last: int
-    seen: Array
-    """Samples so far (N,)."""
-    since: Array
-    """Time of the first one (N,)."""
-    share: Array
-    """Samples that the newest cell holds (N,)."""
-    lasting: npt.NDArray[np.int64]
-    """Cells since which the values have been outside (N,)."""
-    level: tuple[Array, Array]
-    """Median of the last three days, and how far today is from the usual (N,), as of the newest cell."""
-    slow_at: int
-    slow: tuple[Array, Array] = field(default=(np.empty(0), np.empty(0)))
-    """Deviation and tail of the residuals (N,), as of cell `slow_at`."""
-    memo: dict[float, tuple[Bands, Array]] = field(default_factory=dict, compare=False)
-    """The last forecast of one moment: whoever scores a point updates with it next."""
+    step: float
+    born: int
+    values: Ring
+    today: Ring
+    hours: Ring
+    departure: Departure
+    since: Cells
+    first: Array
+    lasting: Array
+    error: Array
+    compared: Array
+    week_off: Array
+    ahead: Ahead | None = None
+    memo: tuple[Array, Look] | None = field(default=None, compare=False)
 
     @property
     def period(self) -> int:
         """Cells of the cycle whose moments are compared: a day, or a week where a day has few; 0 if both have."""
-        day, week = round(DAY / self.cell), round(7 * DAY / self.cell)
-        return day if day >= FEWEST else week if week >= FEWEST else 0
+        return _period(self.cell)
+
+    @property
+    def horizon(self) -> int:
+        """Cells for which expectations are made at once: an hour, or six cells where that is no quarter of a day."""
+        return max(round(HOUR / self.cell), min(6, round(DAY / 4 / self.cell)), 1)
 
     def forecast(self, times: Array) -> Bands:
-        if len(times) == 1:
-            return self._look(float(times[0]))[0]
-        parts = [self._look(float(time))[0] for time in times]
-        return Bands(*(np.concatenate(group) for group in zip(*parts, strict=True)))
+        cells = np.floor(times / self.cell).astype(np.int64)
+        ahead = self._expect(cells) if len(times) > 1 else None
+        if ahead is None:
+            ahead, place = self._ahead(int(cells[0]))
+            return self._bands(ahead.yhat[[place]], ahead.scale[[place]], times)
+        return self._bands(ahead.yhat, ahead.scale, times)
 
-    def _look(self, time: float) -> tuple[Bands, Array]:
-        """Bands (1, N) at a moment, and what is usual at that time of day (N,)."""
-        if time in self.memo:
-            return self.memo[time]
-        (recent, shift), (deviation, tail) = self.level, self.slow
-        usual = self._same_time(int(np.floor(time / self.cell)))
-        yhat = _middle(recent, usual, usual + shift)
-        half = np.maximum(WIDTH * np.maximum(deviation, RELATIVE * np.abs(yhat)), TAIL * tail)
-        half = np.where(self.lasting > 0, HOLD * half, half)
-        warm = (self.seen >= WARM) | (time - self.since >= DAY)
-        half = np.where(warm, half, np.nan)
-        shown = np.where(np.isnan(half), np.nan, yhat)
-        bands = Bands(shown[None], (yhat - half)[None], (yhat + half)[None])
-        self.memo.clear()
-        self.memo[time] = bands, usual
-        return self.memo[time]
+    def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, Array]:
+        """Bands and scores (1, N) of the values (1, N) at a moment (1,)."""
+        time, row = float(times[0]), values[0]
+        ahead, place = self._ahead(int(np.floor(time / self.cell)))
+        yhat, scale = ahead.yhat[place], ahead.scale[place]
+        found = self._look(yhat, scale, row)
+        self.memo = values, found
+        warm = self._warm(time)
+        above, below = found.score
+        score = {"above": above, "below": below, "both": np.fmax(above, below)}[direction]
+        least = np.maximum(floors.absolute, floors.relative * np.abs(yhat))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = np.where(least > 0, np.minimum(score, np.abs(row - yhat) / least), score)
+        score = np.where(warm, np.maximum(score, 0.0), np.nan)
+        return self._bands(yhat[None], scale[None], times), score[None]
 
     def update(self, times: Array, values: Array) -> RobustState:
-        state = self
-        for time, row in zip(times, values, strict=True):
-            state = state._take(float(time), row)
-        return state
+        known = self.memo[1] if self.memo is not None and self.memo[0] is values else None
+        self.memo = None
+        for time, row in zip(times.tolist(), values, strict=True):
+            self._take(time, row, known)
+        return self
 
     # --- one point ------------------------------------------------------------------------------------------
 
-    def _take(self, time: float, row: Array) -> RobustState:
-        cell = int(np.floor(time / self.cell))
-        if cell < self.last:
-            return self  # older than what is known: late data changes nothing any more
-        bands, usual = self._look(time)
-        expected = _middle(self.level[0], usual, usual + self.level[1])
-        rings, share = self.rings, self.share
-        if cell > self.last:
-            for ring in (rings.values, rings.today, rings.off):
-                fresh = np.arange(max(self.last + 1, cell - len(ring) + 1), cell + 1) % len(ring)
-                ring[fresh] = np.nan
-            share = np.zeros_like(share)
-        there = ~np.isnan(row)
-        share = share + there
-        for ring, new in ((rings.values, row), (rings.today, row - usual), (rings.off, np.abs(row - expected))):
-            place = cell % len(ring)
-            old = ring[place]
-            mean = np.where(np.isnan(old), new, old + (new - old) / np.maximum(share, 1.0))
-            ring[place] = np.where(np.isnan(new), old, mean)
-        outside = there & ((row > bands.upper[0]) | (row < bands.lower[0]))
-        lasting = np.where(outside, self.lasting + (cell - self.last), np.where(there, 0, self.lasting))
-        since = np.where(there & (self.seen == 0), time, self.since)
-        state = replace(self, last=cell, share=share, lasting=lasting, seen=self.seen + there, since=since, memo={})
-        if cell > self.last:
-            state = replace(state, level=state._levels())
-        if cell - self.slow_at >= max(REFRESH / self.cell, 1.0) or np.isnan(self.slow[0]).all():
-            state = replace(state, slow=_spread(rings.off), slow_at=cell)
-        return state
+    def _bands(self, yhat: Array, scale: Array, times: Array) -> Bands:
+        up, down = self.departure.edges[:, 0]
+        shown = np.where(np.isnan(up) | ~self._warm(times[:, None]), np.nan, yhat)
+        least = RELATIVE * np.abs(shown)
+        return Bands(shown, shown - np.maximum(down * scale, least), shown + np.maximum(up * scale, least))
 
-    def _levels(self) -> tuple[Array, Array]:
-        recent = self._recent(self.rings.values, max(round(3 * DAY / self.cell), 3 * LEAST))
+    def _warm(self, time: float | Array) -> npt.NDArray[np.bool_]:
+        return np.asarray((self.departure.seen >= WARM) | (time - self.first >= DAY), dtype=bool)
+
+    def _ahead(self, cell: int) -> tuple[Ahead, int]:
+        ahead = self.ahead
+        if ahead is None or not ahead.first <= cell < ahead.first + len(ahead.yhat):
+            young = max((cell - self.born) // 8, 1)  # what is young is looked at more often
+            ahead = self.ahead = self._expect(cell + np.arange(min(self.horizon, young)))
+            self.departure.refresh()
+        return ahead, cell - ahead.first
+
+    def _look(self, yhat: Array, scale: Array, row: Array) -> Look:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.departure.look(row, yhat, scale)
+
+    def _take(self, time: float, row: Array, known: Look | None) -> None:
+        cell = int(np.floor(time / self.cell))
+        if cell < self.values.last:
+            return  # older than what is known: late data changes nothing any more
+        ahead, place = self._ahead(cell)
+        found = known or self._look(ahead.yhat[place], ahead.scale[place], row)
+        there = ~np.isnan(row)
+        new = there & np.isnan(self.first)
+        if new.any():
+            self.first = np.where(new, time, self.first)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.departure.learn(time, cell, found, row, self._warm(time))
+        step = cell - self.values.last
+        self.lasting = np.where(self.departure.side != 0, self.lasting + step, np.where(there, 0.0, self.lasting))
+        self._learn_week(row, ahead, place, found)
+        self.values.put(cell, row)
+        self.today.put(cell, row - ahead.usual[place])
+        self.hours.put(int(np.floor(time / max(HOUR, self.cell))), row)
         settles = max(round(SETTLES * DAY / self.cell), LEAST // 2)
         settled = self.lasting > settles
-        if settled.any():  # what has lasted for so long is how it is now
-            recent = np.where(settled, self._recent(self.rings.values, settles, LEAST // 2), recent)
-        return recent, self._recent(self.rings.today, len(self.rings.today))
+        if settled.any():
+            self.since = np.where(settled, cell - settles, self.since)
+            self.lasting = np.where(settled, 0.0, self.lasting)
+            self.departure.settle(settled, row)
+            again = self._expect(ahead.first + np.arange(len(ahead.yhat)))
+            for kept, made in ((ahead.yhat, again.yhat), (ahead.plain, again.plain)):
+                kept[:, settled] = made[:, settled]
 
-    def _recent(self, ring: Array, cells: int, least: int = LEAST) -> Array:
-        index = np.arange(self.last - min(cells, len(ring)) + 1, self.last + 1) % len(ring)
-        return quantile(np.sort(ring[index], axis=0), 0.5, least)
+    def _learn_week(self, row: Array, ahead: Ahead, place: int, found: Look) -> None:
+        weekly = ahead.weekly[place]
+        if np.isnan(weekly).all():
+            return
+        cut = found.edges[0, 0]
+        off = row - weekly
+        errors = np.minimum(np.abs(np.stack([row - ahead.plain[place], off - self.week_off])), cut)
+        keep, known = 1.0 - self.step / (2 * DAYS * DAY), ~np.isnan(errors).any(axis=0)
+        self.error = np.where(known, keep * self.error + errors, self.error)
+        self.compared = np.where(known, self.compared + self.step / DAY, self.compared)
+        moved = np.clip(off - self.week_off, -cut, cut) * self.step / DAY
+        self.week_off = np.where(np.isnan(moved), self.week_off, self.week_off + moved)
 
-    def _same_time(self, cell: int) -> Array:
-        """Median of the same time of day, an hour to each side, in the days before."""
-        ring, period = self.rings.values, self.period
-        beside = max(round(3600 / self.cell), 1) if period >= 12 else 0
-        moves = sorted({-beside, 0, beside})
-        past = [cell - back * period + move for back in range(1, DAYS + 1) for move in moves] if period else []
-        known = [place for place in past if self.last - len(ring) < place <= self.last]
-        if not known:
-            return np.full(ring.shape[1], np.nan)
-        return quantile(np.sort(ring[np.array(known) % len(ring)], axis=0), 0.5, 3)
+    # --- once an hour ---------------------------------------------------------------------------------------
+
+    def _expect(self, cells: Cells) -> Ahead:
+        level = self.values.recent(max(round(3 * DAY / self.cell), 3 * LEAST), self.since, LEAST // 2)
+        period, shape = self.period, (len(cells), len(level))
+        usual = np.full(shape, np.nan)
+        scale = np.ones(shape)
+        if period:
+            beside = max(round(HOUR / self.cell), 1) if period >= 12 else 0
+            days = period * np.arange(1, DAYS + 1)[:, None]
+            usual = self.values.before(cells, (days - np.array(sorted({-beside, 0, beside}))).ravel(), 3)
+            if beside:
+                scale = self._scale(cells, (days - beside * np.arange(-2, 3)).ravel())
+        shift = self.today.recent(len(self.today.values), None, LEAST)
+        plain = middle(np.stack([np.broadcast_to(level, shape), usual, usual + shift]))
+        weekly, yhat = np.full(shape, np.nan), plain.copy()
+        hour = max(HOUR, self.cell)
+        if hour <= DAY / FEWEST:
+            week = round(DAYS * DAY / hour)
+            places = np.floor((cells + 0.5) * self.cell / hour).astype(np.int64)
+            weekly = self.hours.before(places, week * np.arange(1, WEEKS + 1), 2)
+            better = (self.compared >= DAYS) & (self.error[1] <= BETTER * self.error[0]) & ~np.isnan(weekly)
+            yhat = np.where(better, weekly + self.week_off, plain)
+        return Ahead(int(cells[0]), yhat, usual, weekly, plain, scale)
+
+    def _scale(self, cells: Cells, back: Cells) -> Array:
+        """Usual noise at the time of day, as a multiple of that of all times."""
+        sizes = self.departure.sizes
+        here = sizes.before(cells, back, 6)
+        whole = sizes.recent(len(sizes.values))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.clip(here / whole, 0.5, 3.0)
+        return np.where(np.isfinite(share) & (whole > 0), share, 1.0)
 
 
 class Robust:
@@ -173,66 +237,32 @@ class Robust:
     def fit(self, times: Array, values: Array, options: Options) -> RobustState:
         step = float(np.median(np.diff(times))) if len(times) > 1 else FINEST
         start = float(times[0]) if len(times) else 0.0
-        state = self.empty(start, step, values.shape[1])
-        # What lies further back than the rings hold would be forgotten again.
-        held = (DAYS + 1) * max(state.period * state.cell, DAY) + 3 * LEAST * state.cell
-        keep = times >= times[-1] - held if len(times) else slice(0)
-        return state.update(times[keep], values[keep])
+        return self.empty(start, step, values.shape[1]).update(times, values)
 
     @staticmethod
     def empty(start: float, step: float, series: int) -> RobustState:
         """A state that has seen nothing yet: points `step` seconds apart, the first at Unix time `start`."""
         # Finer samples share a cell; of a series that is very fine a cell holds five, so that it too warms up soon.
         cell = max(step, min(FINEST, 5 * step))
-        day, week = round(DAY / cell), round(7 * DAY / cell)
-        cycle = day if day >= FEWEST else week if week >= FEWEST else 0
-        back = max(DAYS * cycle + max(round(3600 / cell), 1) + 1, 3 * LEAST)
-        rings = _Rings(
-            np.full((back, series), np.nan),
-            np.full((max(day, LEAST), series), np.nan),
-            np.full((max(week, 5 * LEAST), series), np.nan),
-        )
-        nothing = np.full(series, np.nan)
-        first = int(np.floor(start / cell)) - 1
+        hour, first = max(HOUR, cell), int(np.floor(start / cell)) - 1
+        back = max(DAYS * _period(cell) + 2 * max(round(HOUR / cell), 1) + 1, 3 * LEAST)
         return RobustState(
             cell,
-            rings,
+            step,
             first,
-            np.zeros(series),
+            Ring.empty(back, series, first),
+            Ring.empty(max(round(DAY / cell), LEAST), series, first),
+            Ring.empty(max(round(WEEKS * DAYS * DAY / hour), 1), series, int(np.floor(start / hour)) - 1),
+            Departure.empty(start, step, cell, series),
+            np.full(series, first - back, dtype=np.int64),
             np.full(series, np.nan),
             np.zeros(series),
-            np.zeros(series, dtype=np.int64),
-            (nothing, nothing),
-            first,
-            (nothing, nothing),
+            np.zeros((2, series)),
+            np.zeros(series),
+            np.zeros(series),
         )
 
 
-def _middle(a: Array, b: Array, c: Array) -> Array:
-    """Median of three values (N,) each; of those that are there."""
-    return quantile(np.sort(np.stack([a, b, c]), axis=0), 0.5, 1)
-
-
-def quantile(ordered: Array, q: float, least: int) -> Array:
-    """Quantile of sorted rows (NaN last)."""
-    count = (~np.isnan(ordered)).sum(axis=0)
-    place = np.maximum(q * (count - 1), 0.0)
-    low = place.astype(np.intp)
-    high = np.minimum(low + 1, np.maximum(count - 1, 0))
-    columns = np.arange(ordered.shape[1])
-    below, above = ordered[low, columns], ordered[high, columns]
-    return np.asarray(np.where(count >= least, below + (place - low) * (above - below), np.nan))
-
-
-def _spread(off: Array) -> tuple[Array, Array]:
-    """Robust deviation and tail of the residuals' sizes.
-
-    Where most values are alike the deviation is 0: then what is usual is the size of the changes that do occur.
-    """
-    ordered = np.sort(off, axis=0)
-    deviation, tail = 1.4826 * quantile(ordered, 0.5, LEAST), quantile(ordered, 0.9, LEAST)
-    flat = np.flatnonzero(deviation == 0)
-    if len(flat):
-        some = np.sort(np.where(off[:, flat] > 0, off[:, flat], np.nan), axis=0)
-        tail[flat] = np.fmax(tail[flat], quantile(some, 0.9, 3))
-    return deviation, tail
+def _period(cell: float) -> int:
+    day, week = round(DAY / cell), round(7 * DAY / cell)
+    return day if day >= FEWEST else week if week >= FEWEST else 0

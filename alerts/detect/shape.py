@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from alerts.detect.bands import Array, Bands
+from alerts.detect.bands import Array, Bands, Direction, Floors
 from alerts.detect.model import Options
-from alerts.detect.robust import quantile
+from alerts.detect.rings import quantile
 
 STILL = 12
 """Points without a change that are never remarkable."""
@@ -38,7 +38,7 @@ class StuckState:
     longest: Array
     changes: Array
 
-    def judge(self, times: Array, values: Array) -> tuple[Bands, Array]:
+    def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, Array]:
         """Score (1, N) of the values (1, N): how long they stand still against the longest time before."""
         row = values[0]
         run = np.where(row == self.last, self.run + 1, 0.0)
@@ -84,7 +84,7 @@ class ShiftState:
 
     points: Array
 
-    def judge(self, times: Array, values: Array) -> tuple[Bands, Array]:
+    def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, Array]:
         """Score (1, N): distance of the median of the last points from that before, in robust deviations."""
         now = np.concatenate([self.points[-SHORT + 1 :], values])
         bands = self.forecast(times)
@@ -125,7 +125,7 @@ class PeersState:
 
     groups: npt.NDArray[np.int64]
 
-    def judge(self, times: Array, values: Array) -> tuple[Bands, None]:
+    def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, None]:
         """Bands (1, N) from the peers' values (1, N) at the same moment: no history is needed."""
         bands = Bands(*(np.full(values.shape, np.nan) for _ in range(3)))
         for group in np.unique(self.groups):

@@ -48,6 +48,8 @@ class Scored(NamedTuple):
 
 def score_series(times: Array, values: Array, how: How) -> Scored:
     """Score one series: Unix times (R,) in any order, values (R,) with NaN where missing."""
+    if not len(times):
+        return Scored(np.empty(0), "no rows")
     order = np.argsort(times, kind="stable")
     found = replay(times[order], values[order, None], how)
     back = np.empty(len(order), dtype=np.intp)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from agent.base.errors import ConfigError
 from agent.cli import main
+from alerts.detect.bands import Floors
 from alerts.detect.labelled import parse_times, read_directory
 from alerts.detect.model import Options, model
 from alerts.detect.quality import judge, runs
 from alerts.detect.samples import sample
-from alerts.detect.stream import How, score_series
+from alerts.detect.stream import How, replay, score_series
 
 DAY = 86400
 HOURS = 1_530_000_000.0 // 3600 * 3600 + 3600.0 * np.arange(24 * 14)
@@ -80,6 +81,51 @@ def test_any_step_is_scored_once_it_is_warm(step):
     assert np.mean(scores[310:500] > 1) < 0.02
 
 
+def test_an_anomaly_is_flagged_until_it_ends_and_a_moderate_one_is_seen_by_its_lasting():
+    rng = np.random.default_rng(8)
+    values = 100 + rng.normal(size=(1500, 2))
+    values[1000:1060, 0] += 30
+    values[1000:1060, 1] += 4
+    scores = replay(1_530_000_000.0 + 300.0 * np.arange(1500), values, How("robust")).scores > 1
+    assert scores[1000:1060, 0].all()
+    assert scores[1020:1060, 1].all()
+    assert not scores[400:1000].any()
+    assert not scores[1070:].any()
+
+
+def test_spikes_that_come_every_day_are_no_anomaly_and_a_larger_one_is():
+    rng = np.random.default_rng(9)
+    values = 10 + rng.normal(size=4000)
+    values[rng.choice(4000, 60, replace=False)] += 40
+    values[3900] = 150
+    scores = score_series(1_530_000_000.0 + 300.0 * np.arange(4000), values, How("robust")).scores
+    assert scores[3900] > 1
+    assert np.count_nonzero(scores[2000:3890] > 1) < 5
+
+
+def test_the_direction_and_the_floors_hold_for_every_view():
+    values = 50 + np.random.default_rng(10).normal(size=(800, 1))
+    values[700:740] -= 20
+    times = 1_530_000_000.0 + 300.0 * np.arange(800)
+    for how, seen in (
+        (How("robust"), True),
+        (How("robust", direction="below"), True),
+        (How("robust", direction="above"), False),
+        (How("robust", floors=Floors(absolute=30)), False),
+        (How("robust", floors=Floors(relative=0.3)), True),
+        (How("robust", floors=Floors(absolute=30), data_range=(40, 100)), True),
+    ):
+        assert (replay(times, values, how).scores[700:740] > 1).any() == seen
+
+
+def test_a_value_that_stands_still_is_seen_by_auto():
+    values = np.round(50 + np.random.default_rng(11).normal(size=900), 3)
+    values[700:800] = values[700]
+    scores = score_series(1_530_000_000.0 + 300.0 * np.arange(900), values, How("auto")).scores
+    assert (scores[715:800] > 1).all()
+    assert not (scores[:700] > 1).any()
+
+
 def test_auto_says_why_it_chose():
     values = 1000 + 2.0 * np.arange(len(HOURS)) + np.random.default_rng(0).normal(size=len(HOURS)) * 0.2
     why = score_series(HOURS, values, How("auto")).why
@@ -107,6 +153,11 @@ def test_robust_forgets_nothing_between_dump_and_load_of_many_series():
         (["23.07.2018 14:00", "03.07.2018 14:00"], [1532354400, 1530626400]),
         (["20180703140000", "20180703150000"], [1530626400, 1530630000]),
         (["Tue, 03 Jul 2018 14:00:00 GMT"], [1530626400]),
+        (["1530626400000000"], [1530626400]),
+        (["1530626400000000000"], [1530626400]),
+        (["2018-07-03 14:00:00.5", "2018-07-03T14:00:00.123456789Z"], [1530626400.5, 1530626400.123456789]),
+        (["2018-07-03 14:00:00 UTC", "2018-07-03T16:00:00+0200"], [1530626400, 1530626400]),
+        (["2018-07-03", "2018-07-03 14:00"], [1530576000, 1530626400]),
     ],
 )
 def test_times_are_read_where_they_can_be_read_in_one_way(stamps, expected):
@@ -146,6 +197,64 @@ def test_a_file_that_is_no_series_is_named(tmp_path, capsys, text, reason):
     err = capsys.readouterr().err
     assert "x.csv" in err
     assert reason in err
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("header", ["\ufeffTime Stamp{0} Value {0}LABEL", "timestamp{0}cpu busy{0}is anomaly"])
+def test_columns_are_found_however_they_are_divided_and_named(tmp_path, mark, header):
+    rows = [("1530626400", "1.5", "0"), ("1530626460", "NaN", "1"), ("1530626520", "inf", ""), ("1530626580", "", "no")]
+    text = "\n".join([header.format(mark), *(mark.join(row) for row in rows)])
+    (tmp_path / "x.CSV").write_text(text, encoding="utf-8")
+    (found,) = read_directory(tmp_path)
+    np.testing.assert_array_equal(found.values, [1.5, np.nan, np.nan, np.nan])
+    assert found.labels.tolist() == [0, 1, 0, 0]
+    assert found.texts == ("1.5", "NaN", "inf", "")
+
+
+def test_a_decimal_comma_is_read_where_columns_are_divided_by_something_else(tmp_path):
+    (tmp_path / "x.csv").write_text("time;value\n2018-07-03 14:00:00;1,5\n")
+    assert read_directory(tmp_path)[0].values.tolist() == [1.5]
+
+
+@pytest.mark.parametrize("name", ["deep/x.csv", "./deep/x.csv", "x.csv", "in/deep/x.csv"])
+def test_windows_find_their_file_by_its_path_or_the_end_of_it(tmp_path, name):
+    write(tmp_path / "in" / "deep" / "x.csv", [(t, 1) for t in (0, 100, 200)], "time,value")
+    write(tmp_path / "in" / "other.csv", [(0, 1, 1)])
+    (tmp_path / "windows.json").write_text(json.dumps({name: [["100", "100"]], "gone.csv": []}))
+    first, second = read_directory(tmp_path)
+    assert first.labels.tolist() == [0, 1, 0]
+    assert second.labels.tolist() == [1]
+
+
+def test_windows_that_fit_two_files_are_refused(tmp_path):
+    for folder in "ab":
+        write(tmp_path / folder / "x.csv", [(0, 1, 0)])
+    (tmp_path / "windows.json").write_text('{"x.csv": [["0", "1"]]}')
+    with pytest.raises(ConfigError, match=r"x\.csv"):
+        read_directory(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_scored(tmp_path, capsys):
+    write(tmp_path / "in" / "good.csv", [(100 * i, i % 7, 0) for i in range(50)])
+    write(tmp_path / "in" / "unclear.csv", [("03/04/2018", 1)], "date,value")
+    (tmp_path / "in" / "no_rows.csv").write_text("time,value\n")
+    (tmp_path / "in" / "readme.txt").write_text("no series")
+    code = main(["detect", "score", str(tmp_path / "in"), "--scores", str(tmp_path / "out"), "-o", "json"])
+    told = capsys.readouterr()
+    assert code == 1
+    assert "unclear.csv" in told.err
+    assert "--time-format" in told.err
+    assert [file["file"] for file in json.loads(told.out)["files"]] == ["good.csv", "no_rows.csv"]
+    assert (tmp_path / "out" / "no_rows.csv").read_text() == "timestamp,value,anomaly_score\n"
+    assert len((tmp_path / "out" / "good.csv").read_text().splitlines()) == 51
+
+
+def test_series_without_labels_are_scored_and_not_judged(tmp_path, capsys):
+    write(tmp_path / "x.csv", [(100 * i, i % 7) for i in range(50)], "time,value")
+    assert main(["detect", "score", str(tmp_path), "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["total"] is None
+    assert set(document["files"][0]) == {"file", "why"}
 
 
 def test_windows_of_an_unknown_file_are_refused(tmp_path):
