@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array
-from alerts.detect.rings import Ring, quantile
+from alerts.detect.rings import Ring, middle, quantile
 
 DAY = 86400.0
 POINT, JUMP, SOME, MANY = range(4)
@@ -43,13 +43,15 @@ LEARNT = 1.3
 AVERAGED = (6, 30)
 """Points of the means."""
 WEIGHTS = np.array([[2 / (points + 1)] for points in AVERAGED])
+LEVELLED = np.sqrt(WEIGHTS / (2 - WEIGHTS))
+"""Deviation of such a mean, as a share of the values', where these are independent: it is never less."""
 CALM = 1.5
 """Deviations within which a value no longer takes part in an anomaly."""
 CALMS = 5
 """Calm points after which an anomaly has ended; half its points if those are fewer."""
 HELD = 1.01
 """Least score while an anomaly lasts."""
-LEAST = 20
+LEAST = 10
 """Residuals that a deviation needs."""
 
 
@@ -109,13 +111,13 @@ class Departure:
     @classmethod
     def empty(cls, start: float, step: float, cell: float, series: int) -> Departure:
         """A state that has seen nothing: points `step` seconds apart from Unix time `start` on."""
-        nothing, zeros = np.full(series, np.nan), np.zeros(series)
+        nothing = np.full(series, np.nan)
         cells = max(round(7 * DAY / cell), 5 * LEAST)
         return cls(
             Ring.empty(cells, series, int(np.floor(start / cell)) - 1), nothing, np.full((3, series), np.nan),
             np.zeros((2, series)), np.full((VIEWS, series), np.nan), np.zeros((KEPT, 2, VIEWS, series)),
             np.zeros((2, VIEWS, series)), 0, max(DAY, BLOCK_POINTS * step), start,
-            np.full((2, VIEWS, series), np.nan), zeros, zeros, zeros, zeros, max(step / (7 * DAY), 1e-4),
+            np.full((2, VIEWS, series), np.nan), np.zeros(series), np.zeros(series), np.zeros(series), np.zeros(series), max(step / (7 * DAY), 1e-4),
         )  # fmt: skip
 
     def look(self, row: Array, yhat: Array, scale: Array) -> Look:
@@ -200,35 +202,52 @@ class Departure:
         self.peak = np.zeros_like(self.peak)
         self.block_since += self.block_seconds * np.floor((time - self.block_since) / self.block_seconds)
 
-    def refresh(self) -> None:
-        """Make noise and edges anew from what has been learnt."""
-        self.noise = _noise(self.sizes.values)
+    def refresh(self, which: npt.NDArray[np.bool_] | None = None) -> None:
+        """Make noise and edges anew from what has been learnt; of all series, or of some (N,)."""
+        noise, flat = _noise(self.sizes.values)
         edges = np.empty_like(self.edges)
-        edges[:, POINT] = WIDTH * self.noise
-        edges[:, JUMP:] = WIDTH * 1.2533 * self.usual[JUMP:]
+        edges[:, POINT] = noise
+        edges[:, JUMP:] = 1.2533 * self.usual[JUMP:]
+        edges[:, JUMP] = np.where(flat, np.fmax(edges[:, JUMP], noise), edges[:, JUMP])
+        edges[:, SOME:] = np.fmax(edges[:, SOME:], LEVELLED * noise)
+        edges *= WIDTH
         number = min(self.blocks, KEPT)
         known = np.concatenate([self.peaks[:number], self.peak[None]]) if number < FEW else self.peaks[:number]
         ordered = -np.sort(-known, axis=0)
         wide = MARGIN * (1 + DOUBT / (number + 1) if number < FEW else 1.0)
-        self.edges = np.maximum(edges, wide * ordered[min(int(RARE * number), len(ordered) - 1)])
+        edges = np.maximum(edges, wide * ordered[min(int(RARE * number), len(ordered) - 1)])
+        self.noise = noise if which is None else np.where(which, noise, self.noise)
+        self.edges = edges if which is None else np.where(which, edges, self.edges)
 
-    def settle(self, which: npt.NDArray[np.bool_], row: Array) -> None:
-        """What has lasted so long is how things are now."""
-        self.side = np.where(which, 0.0, self.side)
-        self.flagged = np.where(which, 0.0, self.flagged)
-        self.means = np.where(which, 0.0, self.means)
-        self.near = np.where(which, row, self.near)
+    def settle(self, which: npt.NDArray[np.bool_], values: Array) -> None:
+        """What has lasted so long, its cells (C, N), is how things are now.
+
+        Where it varies far more than before, how much is usual is learnt from those cells alone.
+        """
+        level = middle(values)
+        sizes = np.abs(values - level)
+        for part in (self.side, self.flagged, self.calm):
+            part[which] = 0.0
+        self.means[:, which] = 0.0
+        self.near[:, which] = level[which]
+        wilder = which & (middle(sizes) > 2 * self.noise)
+        if wilder.any():
+            cells = np.arange(self.sizes.last - len(values) + 1, self.sizes.last + 1) % len(self.sizes.values)
+            self.sizes.values[:, wilder] = np.nan
+            self.sizes.values[np.ix_(cells, np.flatnonzero(wilder))] = sizes[:, wilder]
+            self.usual = np.where(wilder, np.fmax(middle(sizes), self.usual), self.usual)
+            self.refresh(wilder)
 
 
-def _noise(sizes: Array) -> Array:
-    """Robust deviation of residuals of these sizes (C, N).
+def _noise(sizes: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Robust deviation (N,) of residuals of these sizes (C, N), and where most values are alike.
 
-    Where most values are alike it is 0: then half the size of the changes that do occur.
+    There it is half the size of the changes that do occur.
     """
     ordered = np.sort(sizes, axis=0)
     noise = 1.4826 * quantile(ordered, 0.5, LEAST)
-    flat = np.flatnonzero(noise == 0)
-    if len(flat):
+    flat = noise == 0
+    if flat.any():
         some = np.sort(np.where(sizes[:, flat] > 0, sizes[:, flat], np.nan), axis=0)
         noise[flat] = np.nan_to_num(0.5 * quantile(some, 0.5, 3))
-    return noise
+    return noise, np.asarray(flat, dtype=bool)

@@ -41,6 +41,11 @@ class Ring:
         old = np.where(np.isnan(values[place]), 0.0, values[place])
         values[place] = np.where(there, old + (row - old) / np.maximum(self.share, 1.0), values[place])
 
+    def newest(self, cells: int) -> Array:
+        """The newest cells (C, N), oldest first."""
+        numbers = np.arange(self.last - min(cells, len(self.values)) + 1, self.last + 1)
+        return np.asarray(self.values[numbers % len(self.values)])
+
     def recent(self, cells: int, since: Cells | None = None, least: int = 1) -> Array:
         """Median (N,) of the newest cells; of those not before cell `since` (N,)."""
         numbers = np.arange(self.last - min(cells, len(self.values)) + 1, self.last + 1)

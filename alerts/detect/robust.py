@@ -26,7 +26,7 @@ WEEKS = 4
 FINEST = 300.0
 """Seconds of a memory cell at least; finer samples share one by their mean."""
 HOUR = 3600.0
-SETTLES = 0.5
+SETTLES = 1.0
 """Days of an anomaly after which it is how things are now."""
 LEAST = 20
 """Values that a median needs."""
@@ -174,7 +174,7 @@ class RobustState:
         if settled.any():
             self.since = np.where(settled, cell - settles, self.since)
             self.lasting = np.where(settled, 0.0, self.lasting)
-            self.departure.settle(settled, row)
+            self.departure.settle(settled, self.values.newest(settles))
             again = self._expect(ahead.first + np.arange(len(ahead.yhat)))
             for kept, made in ((ahead.yhat, again.yhat), (ahead.plain, again.plain)):
                 kept[:, settled] = made[:, settled]
@@ -205,7 +205,7 @@ class RobustState:
             usual = self.values.before(cells, (days - np.array(sorted({-beside, 0, beside}))).ravel(), 3)
             if beside:
                 scale = self._scale(cells, (days - beside * np.arange(-2, 3)).ravel())
-        shift = self.today.recent(len(self.today.values), None, LEAST)
+        shift = self.today.recent(len(self.today.values), self.since, LEAST // 2)
         plain = middle(np.stack([np.broadcast_to(level, shape), usual, usual + shift]))
         weekly, yhat = np.full(shape, np.nan), plain.copy()
         hour = max(HOUR, self.cell)
