@@ -1,4 +1,4 @@
-"""`gpuvigil central run|check|monitors`: the detection service."""
+"""`gpuvigil central run|check|monitors|presets`: the detection service."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     monitors.add_argument("--url", default="http://127.0.0.1:9841", help="where the service listens (%(default)s)")
     monitors.add_argument("-o", "--output", default="text", choices=("text", "json"))
     monitors.set_defaults(run=_monitors)
+    presets = verbs.add_parser("presets", help="what the presets watch, with floors, and what they leave out and why")
+    presets.add_argument("-o", "--output", default="text", choices=("text", "json"))
+    presets.set_defaults(run=_presets)
 
 
 def _config(parser: argparse.ArgumentParser) -> None:
@@ -119,3 +122,32 @@ def _monitors(args: argparse.Namespace) -> int:
             print(f"{entry['state']:11} {entry['name']:30} {entry['series']:6} series  {entry['why']}")
     states = {entry["state"] for entry in document["monitors"]}
     return Exit.BAD if states & {"error", "stale"} else Exit.GOOD
+
+
+def _presets(args: argparse.Namespace) -> int:
+    from agent.base.catalogue import load_all
+    from alerts.central.preset import series_of
+    from alerts.central.preset_list import MONITORS, RESOURCES
+    from alerts.central.unwatched import why_unwatched
+
+    shown = ("name", "query", "model", "direction", "min_dev_abs", "min_dev_rel", "data_range")
+    watched = [
+        {"preset": name, **made.model_dump(mode="json", include=set(shown)), "series_a_node": series_of(made)}
+        for name, make in MONITORS.items()
+        for made in make()
+    ]
+    forecast = [
+        {"preset": name, "name": made.name, "query": made.query} for name, make in RESOURCES.items() for made in make()
+    ]
+    reasons = {metric.name: why for metric in load_all().values() if (why := why_unwatched(metric))}
+    if args.output == "json":
+        print(json.dumps({"monitors": watched, "capacity": forecast, "unwatched": reasons}))
+        return Exit.GOOD
+    for one in watched:
+        floors = f"{one['min_dev_abs']:g} and {one['min_dev_rel']:.0%}"
+        print(f"{one['preset']:10} {one['name']:28} {one['model']:16} {one['direction']:6} {floors:16} {one['query']}")
+    for one in forecast:
+        print(f"{one['preset']:10} {one['name']:28} {'(runs out)':40} {one['query']}")
+    for name, why in reasons.items():
+        print(f"{'none':10} {name}: {why}")
+    return Exit.GOOD

@@ -177,8 +177,8 @@ class Settings(Model):
     member: int = Field(default=0, ge=0, description="Number of this member, from 0, where several share the work.")
     members: int = Field(default=1, ge=1, le=1000, description="How many members share the work.")
     replication: int = Field(default=1, ge=1, description="How many members watch each series.")
-    presets: tuple[Literal["gpu", "inference", "node", "training"], ...] | None = Field(
-        default=None, description="Ready monitors; unset: all of them where no monitor is written."
+    presets: tuple[Literal["gpu", "inference", "node", "training", "detail"], ...] | None = Field(
+        default=None, description="Ready monitors; unset: all but detail where no monitor is written."
     )
     fit_deadline: Duration = Field(default=900.0, gt=0, description="A fit that takes longer hangs; it is ended.")
     executor: str = Field(

@@ -34,10 +34,11 @@ _gpuvigil_words() {
     'alerts routing') echo '--help -h build check' ;;
     'alerts routing build') echo '--config --help --sink -h -o' ;;
     'alerts routing check') echo '--amtool --config --help --sink -h' ;;
-    central) echo '--help -h check monitors run' ;;
+    central) echo '--help -h check monitors presets run' ;;
     'central run') echo '--config --help --log-format --log-level -h' ;;
     'central check') echo '--config --help --offline -h' ;;
     'central monitors') echo '--help --output --url -h -o' ;;
+    'central presets') echo '--help --output -h -o' ;;
     detect) echo '--help -h backtest eta explain loss score tune' ;;
     'detect eta') echo '--format --help --output --plan --schedule --total-steps -h -o' ;;
     'detect loss') echo '--format --help --output -h -o' ;;
@@ -101,6 +102,8 @@ _gpuvigil_values() {
     'central run --log-format') echo 'logfmt json' ;;
     'central monitors -o') echo 'text json' ;;
     'central monitors --output') echo 'text json' ;;
+    'central presets -o') echo 'text json' ;;
+    'central presets --output') echo 'text json' ;;
     'detect eta -o') echo 'text json' ;;
     'detect eta --output') echo 'text json' ;;
     'detect loss -o') echo 'text json' ;;
