@@ -141,7 +141,7 @@ class AutoState:
             since = since if self.other is not None else time
         if time - since >= TRIAL * DAY:
             # Where most values are alike both errors are nothing, and Prophet's normal noise is no description.
-            chosen = (self.robust.departure.noise > 0) & (self.count > 0) & (self.error[1] <= BETTER * self.error[0])
+            chosen = ~self.robust.departure.flat & (self.count > 0) & (self.error[1] <= BETTER * self.error[0])
         return replace(self, other=other, trial_since=since, chosen=chosen, fitted_at=time)
 
 

@@ -81,7 +81,7 @@ class Departure:
 
     Attributes:
         sizes: sizes of the residuals by cell.
-        noise: their robust deviation (N,).
+        noise: their robust deviation (N,); `flat`: most are 0, and it is that of the others.
         near: the last three values that were no anomaly (3, N).
         means: running means of SOME and MANY (2, N); `usual`: usual size of each view (V, N).
         peaks: largest departures of the last blocks (KEPT, 2, V, N); `peak`: of this block; `blocks`: how many ended.
@@ -92,6 +92,7 @@ class Departure:
 
     sizes: Ring
     noise: Array
+    flat: npt.NDArray[np.bool_]
     near: Array
     means: Array
     usual: Array
@@ -111,14 +112,26 @@ class Departure:
     @classmethod
     def empty(cls, start: float, step: float, cell: float, series: int) -> Departure:
         """A state that has seen nothing: points `step` seconds apart from Unix time `start` on."""
-        nothing = np.full(series, np.nan)
         cells = max(round(7 * DAY / cell), 5 * LEAST)
         return cls(
-            Ring.empty(cells, series, int(np.floor(start / cell)) - 1), nothing, np.full((3, series), np.nan),
-            np.zeros((2, series)), np.full((VIEWS, series), np.nan), np.zeros((KEPT, 2, VIEWS, series)),
-            np.zeros((2, VIEWS, series)), 0, max(DAY, BLOCK_POINTS * step), start,
-            np.full((2, VIEWS, series), np.nan), np.zeros(series), np.zeros(series), np.zeros(series), np.zeros(series), max(step / (7 * DAY), 1e-4),
-        )  # fmt: skip
+            sizes=Ring.empty(cells, series, int(np.floor(start / cell)) - 1),
+            noise=np.full(series, np.nan),
+            flat=np.zeros(series, dtype=bool),
+            near=np.full((3, series), np.nan),
+            means=np.zeros((2, series)),
+            usual=np.full((VIEWS, series), np.nan),
+            peaks=np.zeros((KEPT, 2, VIEWS, series)),
+            peak=np.zeros((2, VIEWS, series)),
+            blocks=0,
+            block_seconds=max(DAY, BLOCK_POINTS * step),
+            block_since=start,
+            edges=np.full((2, VIEWS, series), np.nan),
+            side=np.zeros(series),
+            flagged=np.zeros(series),
+            calm=np.zeros(series),
+            seen=np.zeros(series),
+            forget=max(step / (7 * DAY), 1e-4),
+        )
 
     def look(self, row: Array, yhat: Array, scale: Array) -> Look:
         """Judge a row (N,) against its expectation (N,) and the noise at its time of day, 1 as a rule (N,)."""
@@ -217,6 +230,7 @@ class Departure:
         wide = MARGIN * (1 + DOUBT / (number + 1) if number < FEW else 1.0)
         edges = np.maximum(edges, wide * ordered[min(int(RARE * number), len(ordered) - 1)])
         self.noise = noise if which is None else np.where(which, noise, self.noise)
+        self.flat = flat if which is None else np.where(which, flat, self.flat)
         self.edges = edges if which is None else np.where(which, edges, self.edges)
 
     def settle(self, which: npt.NDArray[np.bool_], values: Array) -> None:

@@ -26,8 +26,9 @@ WEEKS = 4
 FINEST = 300.0
 """Seconds of a memory cell at least; finer samples share one by their mean."""
 HOUR = 3600.0
-SETTLES = 1.0
-"""Days of an anomaly after which it is how things are now."""
+SETTLES = 0.5
+SETTLES_CELLS = 24
+"""Days, and cells, of an anomaly after which it is how things are now."""
 LEAST = 20
 """Values that a median needs."""
 WARM = 288
@@ -169,7 +170,7 @@ class RobustState:
         self.values.put(cell, row)
         self.today.put(cell, row - ahead.usual[place])
         self.hours.put(int(np.floor(time / max(HOUR, self.cell))), row)
-        settles = max(round(SETTLES * DAY / self.cell), LEAST // 2)
+        settles = max(round(SETTLES * DAY / self.cell), SETTLES_CELLS)
         settled = self.lasting > settles
         if settled.any():
             self.since = np.where(settled, cell - settles, self.since)
