@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = verbs.add_parser("check", help="check the configuration, and every query against Prometheus")
     _config(check)
     check.add_argument("--offline", action="store_true", help="the file alone, no query")
+    check.add_argument("-o", "--output", default="text", choices=("text", "json"))
     check.set_defaults(run=_check)
     monitors = verbs.add_parser("monitors", help="the state of every monitor of a running service")
     monitors.add_argument("--url", default="http://127.0.0.1:9841", help="where the service listens (%(default)s)")
@@ -78,17 +79,19 @@ def _check(args: argparse.Namespace) -> int:
     from alerts.central.settings import Capacity, Monitor
 
     settings = _load(_path(args.config))
+    as_json = args.output == "json"
     if args.offline:
         number = len(settings.monitors) + len(monitors_of(settings))
         resources = len(settings.capacity) + len(resources_of(settings))
-        print(f"good: {number} monitors, {resources} capacity forecasts")
+        counted = json.dumps({"monitors": number, "capacity": resources})
+        print(counted if as_json else f"good: {number} monitors, {resources} capacity forecasts")
         return Exit.GOOD
     for monitor in (*settings.monitors, *monitors_of(settings)):
         if monitor.raw_counter:
             advice = f"{monitor.raw_counter} is a counter, which only grows: use rate({monitor.raw_counter}[5m])"
             print(f"gpuvigil: warning: {monitor.name}: {advice}", file=sys.stderr)
     reader = Reader(settings.prometheus)
-    bad = 0
+    found: list[dict[str, str | int]] = []
     everything: list[Monitor | Capacity] = [
         *settings.monitors,
         *monitors_of(settings),
@@ -100,11 +103,16 @@ def _check(args: argparse.Namespace) -> int:
         try:
             number = reader.count(watched.query, limit)
         except ReadError as error:
-            bad += 1
-            print(f"BAD   {watched.name}: {error}")
-            continue
-        print(f"{'good' if number else 'EMPTY'}  {watched.name}: {number} series")
-    return Exit.BAD if bad else Exit.GOOD
+            found.append({"name": watched.name, "result": "bad", "error": str(error)})
+            line = f"BAD   {watched.name}: {error}"
+        else:
+            found.append({"name": watched.name, "result": "good" if number else "empty", "series": number})
+            line = f"{'good' if number else 'EMPTY'}  {watched.name}: {number} series"
+        if not as_json:
+            print(line)
+    if as_json:
+        print(json.dumps({"queries": found}))
+    return Exit.BAD if any(one["result"] == "bad" for one in found) else Exit.GOOD
 
 
 def _monitors(args: argparse.Namespace) -> int:

@@ -196,8 +196,9 @@ def _inference_detail() -> list[Monitor]:
 
 
 def _train_detail() -> list[Monitor]:
+    peers: dict[str, Any] = {"model": "peers", "peers_by": ("cluster", "job_id"), "min_history": "10m"}
     return [
-        level("rank-step-time", train.RANK_STEP_SECONDS, "above", 0.0, model="peers", peers_by=("cluster", "job_id")),
+        level("rank-step-time", train.RANK_STEP_SECONDS, "above", 0.0, **peers),
         level("validation-loss", train.VALIDATION_LOSS, "above", 0.0, model="robust", min_dev_rel=0.05),
         level("train-communication", train.COMMUNICATION, "above", model="robust"),
         events("train-restarts", train.RESTARTS),

@@ -36,7 +36,7 @@ _gpuvigil_words() {
     'alerts routing check') echo '--amtool --config --help --sink -h' ;;
     central) echo '--help -h check monitors presets run' ;;
     'central run') echo '--config --help --log-format --log-level -h' ;;
-    'central check') echo '--config --help --offline -h' ;;
+    'central check') echo '--config --help --offline --output -h -o' ;;
     'central monitors') echo '--help --output --url -h -o' ;;
     'central presets') echo '--help --output -h -o' ;;
     detect) echo '--help -h backtest eta explain loss score tune' ;;
@@ -100,6 +100,8 @@ _gpuvigil_values() {
     'alerts rules check --profile') echo 'default demo' ;;
     'central run --log-level') echo 'debug info warning error' ;;
     'central run --log-format') echo 'logfmt json' ;;
+    'central check -o') echo 'text json' ;;
+    'central check --output') echo 'text json' ;;
     'central monitors -o') echo 'text json' ;;
     'central monitors --output') echo 'text json' ;;
     'central presets -o') echo 'text json' ;;

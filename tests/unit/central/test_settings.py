@@ -1,5 +1,6 @@
 """central.yaml: defaults that need no file, errors with file and line, presets that Prometheus accepts."""
 
+import json
 import shutil
 import subprocess
 
@@ -78,10 +79,16 @@ def test_check_asks_prometheus_for_every_query(prometheus, tmp_path, capsys):
     path.write_text(f"prometheus: {{url: '{prometheus.url}'}}\nmonitors:\n- {{name: good, query: x}}\n")
     assert main(["central", "check", "--config", str(path)]) == 0
     assert "good: 1 series" in capsys.readouterr().out
+    assert main(["central", "check", "--config", str(path), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"queries": [{"name": "good", "result": "good", "series": 1}]}
+    assert main(["central", "check", "--config", str(path), "--offline", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"monitors": 1, "capacity": 0}
     assert main(["central", "check", "--config", str(path), "--offline"]) == 0
     prometheus.failure = (400, {"status": "error", "error": "parse error at char 3"})
     assert main(["central", "check", "--config", str(path)]) == 1
     assert "parse error at char 3" in capsys.readouterr().out
+    assert main(["central", "check", "--config", str(path), "-o", "json"]) == 1
+    assert "parse error at char 3" in json.loads(capsys.readouterr().out)["queries"][0]["error"]
 
 
 def test_a_counter_that_is_read_as_a_gauge_is_warned_of(prometheus, tmp_path, capsys):
