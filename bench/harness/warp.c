@@ -6,9 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -29,6 +32,16 @@ struct control {
 };
 
 static volatile struct control *control;
+
+/* The next library's function of this name, found once. */
+#define NEXT(name)                                                                                                     \
+    ({                                                                                                                 \
+        static __typeof__(name) *next;                                                                                 \
+        if (!next)                                                                                                     \
+            next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);                                                        \
+        next;                                                                                                          \
+    })
+#define SYSCALL(...) NEXT(syscall)(__VA_ARGS__)
 
 __attribute__((constructor)) static void start(void)
 {
@@ -86,7 +99,7 @@ static int shortened_ms(int wait)
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
-    if (syscall(SYS_clock_gettime, clock, now) != 0)
+    if (SYSCALL(SYS_clock_gettime, clock, now) != 0)
         return -1;
     if (warped(clock))
         *now = spec(seen(clock, nanoseconds(now)));
@@ -116,7 +129,7 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *wait, str
     struct timespec real = *wait;
     if (warped(clock))
         real = spec(flags & TIMER_ABSTIME ? unseen(clock, nanoseconds(wait)) : shortened(nanoseconds(wait)));
-    return syscall(SYS_clock_nanosleep, clock, flags, &real, rest) == 0 ? 0 : errno;
+    return SYSCALL(SYS_clock_nanosleep, clock, flags, &real, rest) == 0 ? 0 : errno;
 }
 
 int nanosleep(const struct timespec *wait, struct timespec *rest)
@@ -130,31 +143,58 @@ int nanosleep(const struct timespec *wait, struct timespec *rest)
 int poll(struct pollfd *set, nfds_t count, int wait)
 {
     struct timespec real = spec(shortened((int64_t)wait * 1000000));
-    return (int)syscall(SYS_ppoll, set, count, wait < 0 ? NULL : &real, NULL, (size_t)_NSIG / 8);
+    return (int)SYSCALL(SYS_ppoll, set, count, wait < 0 ? NULL : &real, NULL, (size_t)_NSIG / 8);
 }
 
 int select(int count, fd_set *restrict r, fd_set *restrict w, fd_set *restrict x, struct timeval *restrict wait)
 {
     struct timespec real = wait ? spec(shortened(wait->tv_sec * SECOND + wait->tv_usec * 1000)) : spec(0);
-    return (int)syscall(SYS_pselect6, count, r, w, x, wait ? &real : NULL, NULL);
+    return (int)SYSCALL(SYS_pselect6, count, r, w, x, wait ? &real : NULL, NULL);
 }
 
 int epoll_wait(int epoll, struct epoll_event *events, int most, int wait)
 {
-    return (int)syscall(SYS_epoll_pwait, epoll, events, most, shortened_ms(wait), NULL, (size_t)_NSIG / 8);
+    return (int)SYSCALL(SYS_epoll_pwait, epoll, events, most, shortened_ms(wait), NULL, (size_t)_NSIG / 8);
 }
 
-/* Python's locks and conditions. */
+/* The simulator's waits. */
+long syscall(long number, ...)
+{
+    va_list given;
+    va_start(given, number);
+    long a = va_arg(given, long), b = va_arg(given, long), c = va_arg(given, long);
+    long d = va_arg(given, long), e = va_arg(given, long), f = va_arg(given, long);
+    va_end(given);
+    if (number == SYS_futex && (b & FUTEX_CMD_MASK) == FUTEX_WAIT && d != 0) {
+        struct timespec real = spec(shortened(nanoseconds((const struct timespec *)d)));
+        return SYSCALL(number, a, b, c, &real, e, f);
+    }
+    return SYSCALL(number, a, b, c, d, e, f);
+}
+
+/* Python's locks. */
 int sem_clockwait(sem_t *restrict semaphore, clockid_t clock, const struct timespec *restrict until)
 {
-    static int (*real)(sem_t *, clockid_t, const struct timespec *);
-    if (!real)
-        real = (int (*)(sem_t *, clockid_t, const struct timespec *))dlsym(RTLD_NEXT, "sem_clockwait");
     struct timespec at = warped(clock) ? spec(unseen(clock, nanoseconds(until))) : *until;
-    return real(semaphore, clock, &at);
+    return NEXT(sem_clockwait)(semaphore, clock, &at);
 }
 
 int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict until)
 {
     return sem_clockwait(semaphore, CLOCK_REALTIME, until);
+}
+
+/* Python's lock of the interpreter, the one condition it waits for by the clock: how long a thread may compute before
+ * it lets others do so. Computing is no faster than ever, so this wait keeps its length; only its end, told by a clock
+ * of ours, has to be one that comes. */
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until)
+{
+    clockid_t clock = until->tv_sec > 1000000000 ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    struct timespec at = *until, now;
+    if (warped(clock) && SYSCALL(SYS_clock_gettime, clock, &now) == 0) {
+        int64_t real = nanoseconds(&now);
+        at = spec(real + nanoseconds(until) - seen(clock, real));
+    }
+    return NEXT(pthread_cond_timedwait)(condition, mutex, &at);
 }
