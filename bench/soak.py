@@ -1,9 +1,10 @@
 """Whole days of the agent in minutes: all its clocks run faster, and nothing it holds may grow.
 
 The real process and its NVML child on the simulator, with all collectors, live at `--speed` times the usual pace (every
-clock and every wait of theirs, see bench/harness/warp.c), are scraped every 15 s of their time in both formats, and see
-what days bring: Xids, ECC errors, kernel messages, a lost GPU, the driver reloaded, a new training run.
-Prints `name value unit` lines; exit code 1 where something grew from the first part of the run (`--settle`) to its end.
+clock and every wait of theirs, see bench/harness/warp.c), are scraped every 15 s of their time in one format and the other, and
+see what days bring: Xids, ECC errors, kernel messages, a lost GPU, the driver reloaded, a new training run.
+Prints `name value unit` lines; exit code 1 where something grew from the first part of the run (`--settle`) to its end,
+or where a GPU had no value on a page although nothing was wrong with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from statistics import median
 
 sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: `agent` would be the file there
 
-from bench.harness.failures import healthy
+from agent.settings import kinds
+from bench.harness.failures import POWER, healthy
 from bench.harness.node import LAST_STEP, Node, Page, Usage
 
 DAY = 86_400.0
@@ -26,9 +28,26 @@ SCRAPE = 15.0
 HAPPENS = 900.0
 """Seconds of the agent's time from one event to the next."""
 LASTS = 60.0
+RECOVERS = 240.0
+"""Seconds after which all is known again, at most: a child's start is put off by up to 30 s, a lost GPU by 30 s."""
+ACCEPTS = ("text/plain", "application/openmetrics-text;version=1.0.0")
 RSS_GROWTH_MB = 3.0
-PATIENT = {"gpu": {"call_deadline": "60s", "open_deadline": "120s", "retry_lost": "30s", "period": "5s"}}
-"""A scheduler's hiccup of 20 ms is seconds to an agent at this pace: it is no hung driver."""
+SERIES_GROWTH = 64
+"""Two for every GPU and code of Xid that is seen for the first time."""
+DEADLINE = "120s"
+PATIENT = {
+    **{name: {"deadline": DEADLINE} for name in kinds()},
+    "gpu": {
+        "interval": "5s",
+        "period": "5s",
+        "retry_lost": "30s",
+        "deadline": DEADLINE,
+        "call_deadline": DEADLINE,
+        "open_deadline": DEADLINE,
+    },
+}
+"""What the machine computes takes it no shorter: a run of 0.2 s, or a hiccup as long, is 12 s to an agent at a pace of
+60. It is no hung driver, no late collector, and a sweep of the GPUs every second would be 60 in one of ours."""
 
 
 class Days:
@@ -39,12 +58,17 @@ class Days:
         self.seen: dict[str, int] = {}
         self._over = 0.0
         self._next = 0.0
+        self._well_from = 0.0
+
+    def well(self, now: float) -> bool:
+        """Nothing is wrong with any GPU, and has not been for some time."""
+        return not self._over and now >= self._well_from
 
     def go_on(self, now: float) -> None:
         """Begin or end what is due at `now`, seconds of the agent's time."""
         if self._over and now >= self._over:
             self._node.world.clear()
-            self._over = 0.0
+            self._over, self._well_from = 0.0, now + RECOVERS
         self._train()
         if now >= self._next:
             self._next = now + HAPPENS
@@ -92,15 +116,19 @@ def main() -> int:
 
 
 def soak(node: Node, life: float, speed: float, settle: float) -> int:
-    days, usages, states, scrapes, dropped = Days(node), [node.usage()], [], 0, 0
+    days, usages, states, sizes, scrapes, dropped, blind = Days(node), [node.usage()], [], [], 0, 0, 0
     began, due = time.monotonic(), 0.0
     while (now := (time.monotonic() - began) * speed) < life:
         days.go_on(now)
         page = None
         try:
-            _, body = node.ask("/metrics")
+            _, body = node.ask("/metrics", ACCEPTS[scrapes % 2])
             page = Page(body.decode()) if scrapes % 100 == 0 else None
             scrapes += 1
+            sizes.append(sum(not line.startswith(b"#") for line in body.splitlines()))
+            if days.well(now) and body.count(b"\n%s{" % POWER.encode()) < node.gpus:
+                blind += 1
+                print(f"# {now / 3600:5.2f} h: a GPU without values; {node.said().splitlines()[-3:]}", flush=True)
         except OSError:  # at this pace the limit of 10 s for a request is a moment of ours
             dropped += 1
         usages.append(node.usage())
@@ -126,6 +154,8 @@ def soak(node: Node, life: float, speed: float, settle: float) -> int:
     line("soak_hours", life / 3600, "hours")
     line("soak_scrapes", scrapes, "scrapes")
     line("soak_scrapes_dropped", dropped, "scrapes")
+    line("soak_scrapes_without_gpu_values", blind, "scrapes", 0)
+    line("soak_series_growth", median(sizes[-part:]) - median(sizes[part : 2 * part]), "series", SERIES_GROWTH)
     line("soak_child_restarts", page.value("gpuvigil_gpu_child_restarts_total") or 0.0, "processes")
     line("soak_rss_mb", held(late, "rss"), "MB")
     line("soak_rss_growth_mb", held(late, "rss") - held(early, "rss"), "MB", RSS_GROWTH_MB)

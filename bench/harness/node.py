@@ -207,9 +207,9 @@ class Node:
 
     # what it answers
 
-    def ask(self, path: str) -> tuple[float, bytes]:
+    def ask(self, path: str, accept: str = "*/*") -> tuple[float, bytes]:
         """Seconds from connecting to the last byte, and the body, over a connection of its own."""
-        request = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        request = f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
         answer = bytearray()
         began = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
