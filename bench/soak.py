@@ -1,7 +1,7 @@
 """Whole days of the agent in minutes: all its clocks run faster, and nothing it holds may grow.
 
 The real process and its NVML child on the simulator, with all collectors, live at `--speed` times the usual pace (every
-clock and every wait of theirs, see bench/harness/warp.c), are scraped every 15 s of their time in one format and the other, and
+clock and every wait of theirs, see bench/harness/warp.c), are scraped every 15 s of their time in either format, and
 see what days bring: Xids, ECC errors, kernel messages, a lost GPU, the driver reloaded, a new training run.
 Prints `name value unit` lines; exit code 1 where something grew from the first part of the run (`--settle`) to its end,
 or where a GPU had no value on a page although nothing was wrong with it.
