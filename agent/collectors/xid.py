@@ -92,7 +92,7 @@ class XidCollector:
         if not self._choose(node):
             return
         assert self._log is not None
-        now, before = time.time(), self._counted()
+        before = self._counted()
         failure = None
         for event in node.client.take_xids() if node else ():
             self._ledger.from_driver(event, bool(self._synthetic))
@@ -100,7 +100,7 @@ class XidCollector:
             self._read(self._log)
         except OSError as error:
             failure = _explain(self._settings.kmsg, error)
-        self._ledger.settle(now)
+        self._ledger.settle(time.monotonic())
         if self._counted() != before or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
         self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""), tuple(self._trouble))
@@ -198,7 +198,7 @@ class XidCollector:
             self._learned[said.pci] = said.uuid
         elif isinstance(said, XidLine):
             synthetic = bool(self._synthetic) or record.user
-            self._ledger.from_kernel(said, self._uuid(said.pci), record.time, synthetic)
+            self._ledger.from_kernel(said, self._uuid(said.pci), record.time, record.uptime, synthetic)
 
     def _switch(self, said: SxidLine, record: Record) -> None:
         """Lines that tell a severity are events; those that follow with data are not."""

@@ -130,7 +130,7 @@ class Client:
         ]
 
     def take_xids(self) -> list[dict[str, Any]]:
-        """Xid events since the last call: uuid, pci, xid, gi, ci, time (Unix seconds)."""
+        """Xid events since the last call: uuid, pci, xid, gi, ci, time (Unix seconds), uptime (monotonic seconds)."""
         taken = []
         with contextlib.suppress(IndexError):
             while True:

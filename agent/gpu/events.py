@@ -33,8 +33,9 @@ class EventData(ctypes.Structure):
 
 
 class EventLane:
-    """Hands each Xid event to `report` as a mapping with uuid, pci, xid, gi, ci, time (Unix seconds).
+    """Hands each Xid event to `report` as a mapping.
 
+    It has uuid, pci, xid, gi, ci, time (Unix seconds) and uptime (seconds of the monotonic clock).
     GPUs are registered as they are opened. The set is never freed: it must not outlive or predate
     an initialisation, and the process ends with it.
     """
@@ -83,6 +84,7 @@ class EventLane:
                         "gi": None if data.gpu_instance == WHOLE_GPU else data.gpu_instance,
                         "ci": None if data.compute_instance == WHOLE_GPU else data.compute_instance,
                         "time": time.time(),
+                        "uptime": time.monotonic(),
                     }
                 )
 

@@ -224,6 +224,7 @@ class JournalLog:
             entry = json.loads(line)
             cursor, message = str(entry["__CURSOR"]), _text(entry.get("MESSAGE"))
             moment = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+            uptime = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6  # journald's; the kernel's own clock drifts from it
             usec = int(_text(entry.get("_SOURCE_MONOTONIC_TIMESTAMP")) or -1)
             facility = int(_text(entry.get("SYSLOG_FACILITY")) or 0)
             level = int(_text(entry.get("PRIORITY")) or 6)
@@ -240,7 +241,7 @@ class JournalLog:
         name, pid = _text(entry.get("SYSLOG_IDENTIFIER")), _text(entry.get("SYSLOG_PID"))
         if facility and name:  # journald takes the head off lines that are not the kernel's own
             message = f"{name}[{pid}]: {message}" if pid else f"{name}: {message}"
-        return Record(_number(cursor), moment, facility != 0, level, message)
+        return Record(_number(cursor), moment, uptime, facility != 0, level, message)
 
     def close(self) -> None:
         self._drop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -26,10 +27,11 @@ _STEP_S: Final = 3600.0
 
 
 class Record(NamedTuple):
-    """One record. `time` is Unix seconds; `user` is True where a process wrote it, not the kernel."""
+    """One record: `time` in Unix seconds, `uptime` on the monotonic clock; `user`: by a process, not the kernel."""
 
     seq: int
     time: float
+    uptime: float
     user: bool
     level: int
     text: str
@@ -57,11 +59,18 @@ def parse(record: str, boot_time: float) -> Record | None:
         return None
     priority, seq, usec = (int(group) for group in found.groups())
     text = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), head[found.end() :])
-    return Record(seq, boot_time + usec / 1e6, priority >> 3 != 0, priority & 7, text)
+    return Record(seq, boot_time + usec / 1e6, usec / 1e6, priority >> 3 != 0, priority & 7, text)
+
+
+def _at(record: Record, uptime: float, boot_time: float) -> Record:
+    return record._replace(time=boot_time + uptime, uptime=uptime)
 
 
 class KernelLog:
     """Reads what is new, without ever waiting.
+
+    The kernel stamps its records by a clock that nobody disciplines: in a month of uptime it is seconds away from the
+    monotonic one. A record that was not there at the last look is taken to be written since.
 
     Args:
         path: /dev/kmsg or a regular file.
@@ -77,6 +86,7 @@ class KernelLog:
         self._fd: int | None = None
         self._regular = False
         self._rest = b""
+        self._drained = -math.inf
         self.records = self.lost = 0
         try:
             known = {key: value for key, value in (cursor or {}).items() if key != "journal"}
@@ -92,9 +102,8 @@ class KernelLog:
         """
         if self._fd is None:
             self._open()
-        boot_time = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
         try:
-            found = list(self._read_file(most, boot_time) if self._regular else self._read_device(most, boot_time))
+            found = list(self._read_file(most) if self._regular else self._read_device(most))
         except OSError:
             self.close()
             raise
@@ -119,12 +128,15 @@ class KernelLog:
             raise
         self._fd, self._rest = fd, b""
 
-    def _read_device(self, most: int, boot_time: float) -> Iterator[Record]:
+    def _read_device(self, most: int) -> Iterator[Record]:
         assert self._fd is not None
+        now, since = time.monotonic(), self._drained
+        boot_time = time.time() - now
         for _ in range(most):
             try:
                 data = os.read(self._fd, RECORD_MAX)
             except BlockingIOError:
+                self._drained = now
                 return
             except OSError as error:
                 if error.errno == errno.EPIPE:  # overwritten: reading goes on at the oldest kept
@@ -143,10 +155,12 @@ class KernelLog:
                 elif usec <= self.cursor.usec:  # the journal's reader had it
                     continue
                 self.cursor = Cursor(self._boot_id, record.seq, usec=usec)
-                yield record
+                yield _at(record, min(max(record.uptime, since), now), boot_time)
 
-    def _read_file(self, most: int, boot_time: float) -> Iterator[Record]:
+    def _read_file(self, most: int) -> Iterator[Record]:
         assert self._fd is not None
+        now = time.monotonic()
+        boot_time = time.time() - now
         self._follow()
         count = 0
         while count < most:
@@ -159,9 +173,8 @@ class KernelLog:
                 record = parse(line.decode(errors="replace"), boot_time)
                 if record is not None:
                     count += 1
-                    now = time.time()
-                    plausible = now - _STEP_S < record.time <= now + 1
-                    yield record if plausible else record._replace(time=now)
+                    plausible = now - _STEP_S < record.uptime <= now + 1
+                    yield record if plausible else _at(record, now, boot_time)
                 elif line and not line.startswith(b" "):
                     self.lost += 1
             if not data:

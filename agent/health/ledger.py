@@ -2,7 +2,8 @@
 
 An event is one (bus id, code) within five seconds, whoever tells it: the driver's event set knows
 the GPU at once, the kernel's line brings process, text and cause, and either may be missing. Codes
-whose action stands in the text wait those seconds for the line. Pure: no files, no clock.
+whose action stands in the text wait those seconds for the line. What is within five seconds is told by the
+monotonic clock of a boot, because the other may be set between the two. Pure: no files, no clock.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Source = Literal["nvml", "kernel"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One Xid that happened. `uuid` is the GPU's, or PCI-<bus id> while nobody knows which GPU sits there."""
+    """One Xid that happened. `uuid` is the GPU's, or PCI-<bus id> while nobody knows which GPU sits there.
+
+    `time` is in Unix seconds, `uptime` in those of the boot's monotonic clock (of states without one: long ago).
+    """
 
     uuid: str
     pci: str
@@ -49,6 +53,7 @@ class Event:
     cause: int | None = None
     recovery: int | None = None
     fatal: bool = False
+    uptime: float = -1e9
 
 
 class Trouble(NamedTuple):
@@ -102,6 +107,7 @@ class Ledger:
             pci=str(event["pci"]),
             xid=code,
             time=float(event["time"]),
+            uptime=float(event["uptime"]),
             synthetic=synthetic,
             sources=("nvml",),
             boot_id=self.boot_id,
@@ -113,7 +119,7 @@ class Ledger:
         )
         return self._take(new)
 
-    def from_kernel(self, line: XidLine, uuid: str, time: float, synthetic: bool) -> Event | None:
+    def from_kernel(self, line: XidLine, uuid: str, time: float, uptime: float, synthetic: bool) -> Event | None:
         """Take in a line of the kernel log; returns the event where it is counted at once."""
         action, shown, fatal = judge(line)
         new = Event(
@@ -121,6 +127,7 @@ class Ledger:
             pci=line.pci,
             xid=line.xid,
             time=time,
+            uptime=uptime,
             synthetic=synthetic,
             sources=("kernel",),
             boot_id=self.boot_id,
@@ -137,9 +144,10 @@ class Ledger:
         )
         return self._take(new)
 
-    def settle(self, now: float) -> list[Event]:
-        """Count events whose wait for a kernel line is over."""
-        due = [event for event in self._waiting if now - event.time > WINDOW_S or event.time > now + WINDOW_S]
+    def settle(self, uptime: float) -> list[Event]:
+        """Count events whose wait for a kernel line is over at this moment of the boot."""
+        here = [event for event in self._waiting if event.boot_id == self.boot_id]
+        due = [event for event in self._waiting if event not in here or not abs(uptime - event.uptime) <= WINDOW_S]
         self._waiting = [event for event in self._waiting if event not in due]
         return [self._count(event) for event in due]
 
@@ -151,7 +159,7 @@ class Ledger:
                     return self._count(_merge(waiting, new))
                 return None
         newest = self._newest.get((new.pci, new.xid))
-        if newest is not None and new.time <= newest.time + WINDOW_S:
+        if newest is not None and new.uptime <= newest.uptime + WINDOW_S:
             old = newest if _same(newest, new) else next((e for e in self.events if _same(e, new)), None)
             if old is not None:
                 self._join(old, new)
@@ -241,16 +249,19 @@ def judge(line: XidLine) -> tuple[str, str, bool]:
 
 
 def _same(old: Event, new: Event) -> bool:
-    return (old.pci, old.xid) == (new.pci, new.xid) and abs(old.time - new.time) <= WINDOW_S
+    same = (old.boot_id, old.pci, old.xid) == (new.boot_id, new.pci, new.xid)
+    return same and abs(old.uptime - new.uptime) <= WINDOW_S
 
 
 def _merge(old: Event, new: Event) -> Event:
     """One event from two tellings: what either knows; the kernel's line decides text and action."""
     told, other = (new, old) if "kernel" in new.sources and "kernel" not in old.sources else (old, new)
+    first = min(old, new, key=lambda event: event.uptime)
     return replace(
         told,
         uuid=other.uuid if told.uuid.startswith("PCI-") else told.uuid,
-        time=min(old.time, new.time),
+        time=first.time,
+        uptime=first.uptime,
         sources=tuple(dict.fromkeys((*old.sources, *new.sources))),
         gi=told.gi if told.gi is not None else other.gi,
         ci=told.ci if told.ci is not None else other.ci,

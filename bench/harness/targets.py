@@ -250,7 +250,12 @@ def _head(name: str, size: int = 3000) -> bytes:
     return (DATA / name).read_bytes()[:size]
 
 
-_JOURNAL: dict[str, Any] = {"__CURSOR": "s=1;i=2;b=3;m=4;t=5;x=6", "__REALTIME_TIMESTAMP": "1", "MESSAGE": "NVRM: Xid"}
+_JOURNAL: dict[str, Any] = {
+    "__CURSOR": "s=1;i=2;b=3;m=4;t=5;x=6",
+    "__REALTIME_TIMESTAMP": "1",
+    "__MONOTONIC_TIMESTAMP": "1",
+    "MESSAGE": "NVRM: Xid",
+}
 _XID = "NVRM: Xid (PCI:0000:41:00): 79, pid=1, name=python, GPU has fallen off the bus."
 _REPORT = {"job_id": "job", "step": 5, "loss": 2.5}
 

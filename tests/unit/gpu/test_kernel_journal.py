@@ -322,14 +322,16 @@ def test_any_line_is_survived(line):
     JournalLog(BOOT)._record(b"{" + line)
 
 
-FIELDS = ["__CURSOR", "__REALTIME_TIMESTAMP", *journal.FIELDS.split(",")]
+FIELDS = ["__CURSOR", "__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", *journal.FIELDS.split(",")]
 VALUES = st.none() | st.text() | st.integers() | st.lists(st.integers() | st.text() | st.none())
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, VALUES)))
 def test_any_entry_is_survived(entry):
     JournalLog(BOOT)._record(json.dumps(entry).encode())
-    JournalLog(BOOT)._record(json.dumps({**entry, "__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "1"}).encode())
+    JournalLog(BOOT)._record(
+        json.dumps({"__MONOTONIC_TIMESTAMP": "1", **entry, "__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "1"}).encode()
+    )
 
 
 # which source

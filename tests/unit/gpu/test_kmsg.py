@@ -27,8 +27,8 @@ def append(path: Path, *lines: str) -> None:
 
 def test_record() -> None:
     record = parse("11,77,2500000,-;NVRM: a\\x09b\\x0ac\n SUBSYSTEM=virtio", 1000.0)
-    assert record == (77, 1002.5, True, 3, "NVRM: a\tb\nc")
-    assert parse("4,77,2500000,-,caller=T1;x", 0.0) == (77, 2.5, False, 4, "x")
+    assert record == (77, 1002.5, 2.5, True, 3, "NVRM: a\tb\nc")
+    assert parse("4,77,2500000,-,caller=T1;x", 0.0) == (77, 2.5, 2.5, False, 4, "x")
     assert parse("no record", 0.0) is None
 
 
@@ -150,3 +150,21 @@ def test_the_real_log_is_read_on_from_where_the_journals_reader_stopped() -> Non
     assert not {record.seq for record in whole} & {record.seq for record in again.read(100_000)}
     again.close()
     assert again.lost == 0
+
+
+def test_a_record_is_as_young_as_the_last_look_that_did_not_see_it() -> None:
+    theirs, ours = os.pipe()
+    os.set_blocking(theirs, False)
+    log = KernelLog("/dev/kmsg", "boot")
+    log._fd = theirs  # a device that gives one record at a time, and whose clock is a minute behind
+    os.write(ours, f"4,1,{stamp(age=60)},-;from before the first look".encode())
+    (old,) = log.read(9)
+    assert old.uptime == pytest.approx(time.monotonic() - 60, abs=5)
+    looked = time.monotonic()
+    assert log.read(9) == []
+    os.write(ours, f"4,2,{stamp(age=60)},-;since".encode())
+    (new,) = log.read(9)
+    assert looked <= new.uptime <= time.monotonic()
+    assert new.time == pytest.approx(time.time() - (time.monotonic() - new.uptime), abs=1)
+    log.close()
+    os.close(ours)
