@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from agent.base.catalogue import self as own
 from agent.daemon import make_context
 from agent.runner import Runner
 from agent.settings import AgentConfig, kinds
@@ -21,6 +22,8 @@ def collect_once(config: AgentConfig, *, strict: bool = False) -> Snapshot:
         end = time.monotonic() + max((each.deadline for each in enabled.values()), default=0.0) + 1
         while (snapshot := runner.snapshot()).waiting and time.monotonic() < end:
             time.sleep(_POLL)
+        while (snapshot.value(own.SERIES.stem) or 0.0) > config.series_budget and time.monotonic() < end:
+            snapshot = runner.snapshot()  # what the agent says of itself is made room for at the next look
         return snapshot
     finally:
         runner.stop(timeout=2.0)
