@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.base import statefile
+from agent.base.config import loads
 from agent.base.errors import ConfigError
 from agent.base.exposition import accepts_gzip, negotiate
-from agent.base.trainlog import FORMATS, Auto, open_format, trainer_state
+from agent.base.trainlog import FORMATS, Auto, trainer_state
 from agent.base.trainlog.events import DamagedFrame, EventReader
 from agent.base.web import App, Server, text
 from agent.base.web.connection import Connection
 from agent.base.web.guard import _pair
-from agent.base.web.webconfig import load_web_config
+from agent.base.web.webconfig import WebConfig
 from agent.checkpoint import manifest
 from agent.collectors.filesystem import mounts
 from agent.gpu import wire
@@ -72,19 +75,24 @@ def journal_line(data: bytes) -> None:
     json.dumps(log.state())
 
 
+def _chosen(data: bytes, kinds: Sequence[Any]) -> tuple[Any, bytes]:
+    """One of several kinds, by the first byte, and the rest: an input that went through all of them would be slow."""
+    return kinds[data[0] % len(kinds) if data else 0], data[1:]
+
+
 def engine_page(data: bytes) -> None:
+    kind, data = _chosen(data, list(ENGINES.values()))
     page = read_page((data[at : at + 100] for at in range(0, len(data), 100)), WANTED)
     served_model(page)
-    for kind in ENGINES.values():
-        for sample in normalise(page, kind, "engine", "model"):
-            assert all(isinstance(label, str) for label in sample.labels)
+    for sample in normalise(page, kind, "engine", "model"):
+        assert all(isinstance(label, str) for label in sample.labels)
 
 
 def training_log(data: bytes) -> None:
-    lines = data.decode(errors="replace").split("\n")
-    for parser in (Auto(), *map(open_format, FORMATS)):
-        for line in lines:
-            parser.feed(line)
+    kind, data = _chosen(data, (Auto, *FORMATS.values()))
+    parser = kind()
+    for line in data.decode(errors="replace").split("\n"):
+        parser.feed(line)
 
 
 def training_state(data: bytes) -> None:
@@ -113,7 +121,7 @@ def agent_config(data: bytes) -> None:
 
 def web_config(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
-        load_web_config(_file(data, "fuzz-web.yaml"))
+        loads(WebConfig, data.decode(errors="replace"), environ={})
 
 
 class _Wire:
@@ -250,6 +258,25 @@ def _head(name: str, size: int = 3000) -> bytes:
     return (DATA / name).read_bytes()[:size]
 
 
+def _engine_pages() -> Iterator[bytes]:
+    """Pieces of real pages, each for the engine that it is of."""
+    for name, kind in (("vllm_0.32_after", "vllm"), ("llama_cpp_after", "llama.cpp")):
+        page, number = _head(f"metrics/{name}.prom", 60_000), list(ENGINES).index(kind)
+        for at in range(0, len(page), 6000):
+            yield bytes([number]) + page[page.find(b"\n", at) + 1 :][:1200]
+
+
+def _training_logs() -> Iterator[bytes]:
+    """The middle of each real log, for the format to be found out; the lines that each format's description cites."""
+    for log in sorted((DATA / "training").glob("*.log")):
+        content = log.read_bytes()
+        yield b"\0" + content[:500]
+        yield b"\0" + content[len(content) // 2 :][:500]
+    for number, kind in enumerate(FORMATS.values(), 1):
+        cited = re.findall(r"`([^`]+)`", sys.modules[kind.__module__].__doc__ or "")
+        yield bytes([number]) + "\n".join(cited).encode()
+
+
 _JOURNAL: dict[str, Any] = {
     "__CURSOR": "s=1;i=2;b=3;m=4;t=5;x=6",
     "__REALTIME_TIMESTAMP": "1",
@@ -264,16 +291,8 @@ TARGETS: dict[str, Target] = {
         kernel_record, _lines(f"3,1,2,-;{_XID}", "6,1,2,-;nvidia-nvswitch1: SXid (PCI:0000:05:00.0): 20034, Fatal")
     ),
     "journal_line": Target(journal_line, _lines(json.dumps(_JOURNAL))),
-    "engine_page": Target(
-        engine_page, (_head("metrics/vllm_0.32_after.prom", 6000), _head("metrics/llama_cpp_after.prom"))
-    ),
-    "training_log": Target(
-        training_log,
-        tuple(
-            _head(f"training/{name}.log")
-            for name in ("huggingface_bars", "llmc_main", "megatron_cancelled", "nanogpt_no_loss")
-        ),
-    ),
+    "engine_page": Target(engine_page, tuple(_engine_pages())),
+    "training_log": Target(training_log, tuple(_training_logs())),
     "training_state": Target(training_state, _lines('{"max_steps": 9, "log_history": [{"step": 1, "loss": 2.5}]}')),
     "training_report": Target(training_report, _lines(json.dumps(_REPORT), json.dumps([_REPORT]))),
     "tensorboard": Target(
