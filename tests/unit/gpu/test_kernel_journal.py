@@ -112,6 +112,8 @@ def kernel(tmp_path, monkeypatch):
     yield made
     for log in made.logs:
         log.close()
+        for child in log._stuck:  # killed, and on a busy machine not dead at once
+            child.wait(30)
 
 
 def until(log, count, most=100):
