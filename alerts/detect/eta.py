@@ -1,9 +1,10 @@
 """When a training job will end, from its progress records alone.
 
 Work is steps, or steps weighted by a known schedule. The pace is the mean time per unit of work over the recent
-records, where one beyond 1.5 medians counts as the median, so that a checkpoint or an evaluation does not move it;
-what that leaves out is averaged over the whole run and added as stall. What the pace will do is `alerts.detect.pace`.
-Time lost to restarts and pauses counts in the finish, which is wall time, but not in the pace.
+records, where one beyond 1.5 medians counts as the median, so that a checkpoint or an evaluation does not move it,
+and is drawn to the trend of the whole run as far as the two may be the same. What that leaves out is added: where it
+comes at a regular distance as often as it is due, else on average. Both are in `alerts.detect.pace`. Time lost to
+restarts and pauses counts in the finish, which is wall time, but not in the pace.
 
 The interval has three parts: what no record can tell yet (more upwards, for runs get dearer far more often than
 cheaper), the noise of the pace, and what forecasts made earlier in this very run have missed by. A change of the cost
@@ -21,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 
 from alerts.detect.bands import Array
-from alerts.detect.pace import Block, Interruptions, damped_slope, drift, steady
+from alerts.detect.pace import Block, Interruptions, drift, steady, trend
 
 SETTLED = 8
 """Records before anything is estimated."""
@@ -37,11 +38,13 @@ WARM_UP = 0.02
 PAUSE = 10.0
 PAUSE_SECONDS = 1800.0
 """A gap beyond both this and `PAUSE` expected intervals is a pause."""
-DEARER = 0.07
+DEARER = 0.08
 CHEAPER = 0.01
 """What a run that has shown nothing yet may cost more, or less, than it seems, at the ends of the interval."""
 LEAST = 0.01
 """The same of what is left of a run that has almost ended."""
+END = 1.0
+"""Steps by which the end of a run is uncertain whatever the pace."""
 LOOK_BACK = (0.5, 0.75, 0.875)
 """Shares of the work done whose forecasts are held against what has come since."""
 ANNOUNCED = 0.25
@@ -190,14 +193,15 @@ class Track:
         (pace, error), stall = self._pace(whole), self._interruptions.stall
         interval = (pace + stall) * self._usual_work()
         quiet = max((now if now is not None else self._clock) - self._clock, 0.0)
-        cost = self._cost(pace, stall, whole)
-        total = self.elapsed + max(quiet - interval, 0.0) + left * cost
+        to_come = left * self._cost(pace, error, whole) + self._interruptions.to_come(whole - left, whole)
+        total = self.elapsed + max(quiet - interval, 0.0) + to_come
         dearer, cheaper = self._missed()
         sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._step, self.total)) ** 2
+        sure += (_Z * END * pace * self.schedule.cost(self._step)) ** 2
         ahead = left / whole
         one_more = _Z * self._interruptions.one_more(left)
-        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * (left * cost) ** 2 + one_more**2
-        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * (left * cost) ** 2
+        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * to_come**2 + one_more**2
+        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * to_come**2 + self._interruptions.last(whole) ** 2
         low, high = total - float(np.sqrt(down + sure)), total + float(np.sqrt(up + sure))
         stalled = quiet > max(PAUSE_SECONDS, PAUSE * interval)
         return Eta(total, min(max(low, self.elapsed + quiet), total), high, pace, stall, stalled)
@@ -235,12 +239,15 @@ class Track:
         whole = float(work.sum())
         end = float(at[-1] + work[-1])
         if self._blocks:  # what the first steps cost (compilation, caches) does not come again
-            self._interruptions.add((each - smooth) * work, whole)
-        block = Block(float(at.mean()), end, self._gained, self._spent, float(smooth @ work) / whole)
+            self._interruptions.add((each - smooth) * work, at, work)
+        level = float(smooth @ work) / whole
+        block = Block(float(at.mean()), end, self._gained, self._spent, level, level)
         block.stall = self._interruptions.stall
         self._blocks.append(block)
         self._open.clear()
-        block.slope = damped_slope(*self._present(self.schedule.work(self.total)))
+        block.trend = trend(*self._present(self.schedule.work(self.total)))
+        if block.trend is not None:
+            block.level = block.trend.drawn(block.pace, float(smooth.std() / np.sqrt(len(smooth))), block.at)
 
     def _pace(self, whole: float) -> tuple[float, float]:
         """Seconds per work now, and the standard error of that."""
@@ -266,12 +273,15 @@ class Track:
         blocks = [block for block in self._blocks[self._first :] if block.at > WARM_UP * whole]
         return np.array([b.at for b in blocks]), np.array([b.pace for b in blocks])
 
-    def _cost(self, pace: float, stall: float, whole: float) -> float:
-        """Mean seconds per work from now to the end."""
+    def _cost(self, pace: float, error: float, whole: float) -> float:
+        """Mean seconds per work from now to the end, without interruptions."""
         now = self.schedule.work(self._step)
         measured = max(now - RECENT_SHARE * whole / 2, now / 2)
-        slope = self._blocks[-1].slope if len(self._blocks) > self._first else 0.0
-        return pace * (1.0 + drift(slope, pace, measured, now, whole)) + stall
+        known = self._blocks[-1].trend if len(self._blocks) > self._first else None
+        if known is None:
+            return pace
+        pace = known.drawn(pace, error, measured)
+        return pace * (1.0 + drift(known.slope, pace, measured, now, whole))
 
     def _missed(self) -> tuple[float, float]:
         """By how much, as a share, forecasts made earlier in this run were too low and too high for what came since."""
@@ -282,8 +292,8 @@ class Track:
             if not 1 <= place < len(known) - 1:
                 continue
             then = known[place]
-            change = drift(then.slope, then.pace, then.at, then.end, now)
-            foreseen = then.pace * (1.0 + change) + then.stall
+            change = drift(then.trend.slope, then.level, then.at, then.end, now) if then.trend else 0.0
+            foreseen = then.level * (1.0 + change) + then.stall
             missed = (self._spent - then.spent) / (self._gained - then.gained) / foreseen - 1.0
             low, high = max(low, missed), max(high, -missed)
         return low, high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from alerts.detect.eta import Eta, Track
@@ -14,6 +14,8 @@ GOOD = 0.10
 RECORDS = 6
 WORK = 0.01
 """A state changes only after so many records in a row that also span this share of the work."""
+DEAREST = 3.0
+"""A configured plan beyond the interval widens it, unless the steps left would have to cost so many times as much."""
 LEARN_AT = 0.05
 LEARN_RECORDS = 20
 """Share of the work and records after which a plan is learnt where none is configured."""
@@ -69,6 +71,8 @@ class Lateness:
             self.plan = eta.total
         if not self.plan:
             return Judgement(eta, None, None, self.learned, pace)
+        if not self.learned and eta.high < self.plan <= track.elapsed + DEAREST * (eta.total - track.elapsed):
+            eta = replace(eta, high=self.plan)  # who promised it may know of dearer steps to come
         deviation = eta.total / self.plan - 1.0
         self._turn(deviation, track.done)
         alert: Alert | None = None

@@ -6,7 +6,7 @@ ln(work) is fitted since the pace last changed suddenly, and drawn towards 0 by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,11 +14,14 @@ from alerts.detect.bands import Array
 
 CUT = 1.5
 """Medians beyond which a record holds an interruption."""
+ALIKE = 0.6
+"""Interruptions of at least this share of the costliest are of one kind."""
 SHIFT = 0.08
 """A change of the pace between neighbouring blocks beyond this share starts the slope afresh."""
 SHIFT_BLOCKS = 6
 DAMPING = 4.0
-"""The slope counts by t^2 / (t^2 + DAMPING), t = slope / standard error."""
+"""A slope of t standard errors counts by t^2 / (t^2 + DAMPING), and so does what is off the trend with `DRAWING`."""
+DRAWING = 1.0
 MOST_DRIFT = 0.25
 
 
@@ -29,8 +32,8 @@ class Block:
     Attributes:
         at: mean work done; `end`: work done after the last record; `gained`: work made, repeated work included.
         spent: seconds that took, without pauses.
-        pace: steady seconds per unit of work in the block.
-        slope: slope of the pace on ln(work).
+        pace: steady seconds per unit of work in the block; `level`: the same drawn to the trend.
+        trend: how the pace had gone until then; None while there are too few blocks to say.
         stall: what interruptions had added to a unit of work on average, since the first block.
     """
 
@@ -39,8 +42,44 @@ class Block:
     gained: float
     spent: float
     pace: float
-    slope: float = 0.0
+    level: float
+    trend: Trend | None = None
     stall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The pace since its last sudden change: `pace` at ln(work) = `place` on average, and a damped slope.
+
+    `error` is the standard error of `pace`.
+    """
+
+    place: float
+    pace: float
+    slope: float
+    error: float
+
+    def drawn(self, pace: float, error: float, work: float) -> float:
+        """A pace seen at `work` with this standard error, drawn to the trend as far as the two may be the same."""
+        usual = self.pace + self.slope * (np.log(work) - self.place)
+        return float(usual + damped(pace - usual, float(np.hypot(error, self.error)), DRAWING))
+
+
+@dataclass(frozen=True, slots=True)
+class Regular:
+    """An interruption of `seconds` at every multiple of `gap` in work, each found to within `width`."""
+
+    gap: float
+    seconds: float
+    width: float
+
+    def due(self, now: float, whole: float) -> int:
+        """How many are still to come."""
+        return max(int((whole + self.width) // self.gap) - int((now + self.width) // self.gap), 0)
+
+    def at_the_end(self, whole: float) -> bool:
+        """Whether one falls on the last step, where it may or may not be counted."""
+        return abs(whole - round(whole / self.gap) * self.gap) <= self.width
 
 
 @dataclass(slots=True)
@@ -49,29 +88,58 @@ class Interruptions:
 
     work: float = 0.0
     """Work of the records looked at."""
-    count: int = 0
-    lost: float = 0.0
-    squares: float = 0.0
-    """Seconds lost, and the sum of their squares."""
+    regular: list[Regular] = field(default_factory=list)
+    _lost: list[tuple[float, float]] = field(default_factory=list)
+    """Place and seconds of each."""
+    _other: Array = field(default_factory=lambda: np.zeros(0))
+    """Seconds of those that are not regular."""
 
-    def add(self, excess: Array, work: float) -> None:
-        """Take the seconds that each record lost; most of them 0."""
-        self.work += work
-        self.count += int(np.count_nonzero(excess))
-        self.lost += float(excess.sum())
-        self.squares += float(excess @ excess)
+    def add(self, excess: Array, at: Array, work: Array) -> None:
+        """Take the seconds (n) that records lost, most of them 0; they begin at `at` and hold `work`."""
+        self.work += float(work.sum())
+        found = np.flatnonzero(excess)
+        self._lost += zip(at[found].tolist(), excess[found].tolist(), strict=True)
+        if len(found):
+            places, seconds = np.array(self._lost).T
+            self.regular, self._other = sort_out(places, seconds, 2.0 * float(work.max()))
 
     @property
     def stall(self) -> float:
-        """Seconds per unit of work."""
-        return self.lost / self.work if self.work else 0.0
+        """Seconds per unit of work, on average."""
+        return sum(seconds for _, seconds in self._lost) / self.work if self.work else 0.0
+
+    def to_come(self, now: float, whole: float) -> float:
+        """Seconds expected between `now` and the end."""
+        known = sum(each.seconds * each.due(now, whole) for each in self.regular)
+        return known + (float(self._other.sum()) / self.work * (whole - now) if self.work else 0.0)
 
     def one_more(self, left: float) -> float:
         """Seconds of one more than is due, as far as one is to be expected in the work left."""
-        if not self.count:
+        if not len(self._other):
             return 0.0
-        expected = left * self.count / self.work
-        return float(np.sqrt(min(expected, 1.0) * self.squares / self.count))
+        expected = left * len(self._other) / self.work
+        return float(np.sqrt(min(expected, 1.0) * np.mean(self._other**2)))
+
+    def last(self, whole: float) -> float:
+        """Seconds of what is due on the very last step."""
+        return sum(each.seconds for each in self.regular if each.at_the_end(whole))
+
+
+def sort_out(places: Array, seconds: Array, width: float) -> tuple[list[Regular], Array]:
+    """What comes at every multiple of a distance, the costliest first, and the seconds of all the rest."""
+    regular: list[Regular] = []
+    while len(seconds) >= 2:
+        alike = seconds >= ALIKE * seconds.max()
+        gaps = np.diff(places[alike])
+        if len(gaps) == 0 or gaps.min() <= 4 * width or np.ptp(gaps) > width:
+            break
+        gap = float(np.median(gaps))
+        off = places[alike] / gap - np.round(places[alike] / gap)
+        if np.abs(off).max() * gap > width:
+            break
+        regular.append(Regular(gap, float(seconds[alike].mean()), width))
+        places, seconds = places[~alike], seconds[~alike]
+    return regular, seconds
 
 
 def steady(each: Array) -> Array:
@@ -88,23 +156,30 @@ def drift(slope: float, pace: float, measured: float, begin: float, end: float) 
     return float(np.clip(slope * (mean - np.log(measured)) / pace, -MOST_DRIFT, MOST_DRIFT))
 
 
-def damped_slope(at: Array, paces: Array) -> float:
-    """Slope of the pace on ln(work) since its last sudden change, drawn towards 0 by its own uncertainty."""
-    if len(paces) < 2 * SHIFT_BLOCKS:  # a sudden change cannot be told from a drift yet
-        return 0.0
-    start = after_last_shift(paces)
+def damped(value: float, error: float, damping: float) -> float:
+    """`value` drawn towards 0 by its own uncertainty."""
+    return value * value**2 / (value**2 + damping * error**2) if value else 0.0
+
+
+def trend(at: Array, paces: Array) -> Trend | None:
+    """How the pace of blocks at these places has gone since its last sudden change; None if that is too short."""
+    if len(paces) < SHIFT_BLOCKS:
+        return None
+    # Among so few blocks a sudden change cannot be told from a drift yet.
+    few = len(paces) < 2 * SHIFT_BLOCKS
+    start = 0 if few else after_last_shift(paces)
     at, paces = at[start:], paces[start:]
     if len(paces) < SHIFT_BLOCKS:
-        return 0.0
-    x = np.log(at) - np.log(at).mean()
+        return None
+    place, mean = float(np.log(at).mean()), float(paces.mean())
+    x = np.log(at) - place
     spread = float(x @ x)
-    slope = float(x @ paces) / spread if spread > 0 else 0.0
-    if slope == 0.0:
-        return 0.0
-    rest = paces - paces.mean() - slope * x
-    # Neighbouring blocks are alike: twice the usual standard error.
-    error = 2.0 * float(np.sqrt(rest @ rest / max(len(x) - 2, 1) / spread))
-    return slope * slope**2 / (slope**2 + DAMPING * error**2)
+    slope = float(x @ paces) / spread if spread > 0 and not few else 0.0
+    rest = paces - mean - slope * x
+    # Neighbouring blocks are alike: twice the usual standard errors.
+    noise = 2.0 * float(np.sqrt(rest @ rest / max(len(x) - 2, 1)))
+    slope = damped(slope, noise / float(np.sqrt(spread)), DAMPING) if slope else 0.0
+    return Trend(place, mean, slope, noise / float(np.sqrt(len(x))))
 
 
 def after_last_shift(paces: Array) -> int:

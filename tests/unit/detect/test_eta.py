@@ -12,6 +12,7 @@ from agent.base.errors import CannotTell
 from agent.cli import main
 from alerts.detect.eta import Schedule, Track
 from alerts.detect.lateness import Lateness
+from alerts.detect.pace import sort_out
 from alerts.detect.replay import replay
 
 STEPS = 6000
@@ -175,6 +176,54 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
         judged = follow(times, steps)
         inside += [judged[place].eta.low <= times[-1] <= judged[place].eta.high for place in (60, 150, 300, 450)]
     assert 0.7 <= np.mean(inside) <= 0.98
+
+
+def test_what_comes_regularly_is_still_due_when_it_comes_last():
+    """A checkpoint every 1,000 steps and an evaluation every 2,000, both at the very end too."""
+    times, steps = run(6)
+    judged = follow(times, steps)
+    for share in (0.9, 0.95, 0.98):
+        eta = judged[int(share * 600) - 1].eta
+        assert eta.total == pytest.approx(times[-1], rel=0.002), share
+        assert eta.low <= times[-1] <= eta.high
+
+
+def test_interruptions_are_told_apart_by_what_they_cost_and_how_regularly_they_come():
+    places = np.array([150.0, 199, 310, 399, 599, 799])
+    seconds = np.array([20.0, 300, 35, 310, 290, 305])
+    (each,), rest = sort_out(places, seconds, 2.0)
+    assert each.gap == pytest.approx(200)
+    assert each.seconds == pytest.approx(301.25)
+    assert [each.due(now, 1000) for now in (0, 150, 799, 900, 999)] == [5, 5, 1, 1, 0]
+    assert each.at_the_end(1000)
+    assert not each.at_the_end(1100)
+    assert rest.tolist() == [20, 35]
+    regular, rest = sort_out(np.array([130.0, 370, 420, 900]), np.full(4, 90.0), 2.0)
+    assert not regular
+    assert len(rest) == 4
+
+
+def test_a_steady_run_is_judged_by_all_of_its_steps_and_not_by_the_last_few():
+    errors = {"ours": [], "recent": []}
+    for seed in range(12):
+        times, steps = run(seed, noise=0.3, checkpoint=0.0, evaluation=0.0)
+        found = follow(times[:300], steps[:300])[-1].eta
+        errors["ours"].append(abs(found.total / times[-1] - 1))
+        recent = (times[299] - times[287]) / (steps[299] - steps[287])
+        errors["recent"].append(abs((times[299] + recent * (STEPS - steps[299])) / times[-1] - 1))
+    assert np.mean(errors["ours"]) < 0.8 * np.mean(errors["recent"])
+
+
+def test_a_promise_of_more_than_the_pace_says_widens_the_interval_and_nothing_else():
+    times, steps = run(7)
+    grown = np.cumsum(np.diff(times, prepend=0.0) * np.where(steps > 2400, 2.0, 1.0))  # nobody announced it
+    bare, promised = follow(grown, steps), follow(grown, steps, plan=grown[-1])
+    early = bare[100].eta
+    assert early.high < grown[-1] == promised[100].eta.high
+    assert (promised[100].eta.total, promised[100].eta.low) == (early.total, early.low)
+    assert first_alert(promised) is None
+    generous = follow(times, steps, plan=10 * times[-1])
+    assert generous[300].eta.high < 2 * times[-1], "no schedule makes up for that"
 
 
 def test_too_few_records_say_nothing_and_the_end_is_the_end():
