@@ -16,6 +16,9 @@ from alerts.central.settings import Capacity
 from alerts.central.watching import View, Watching
 from alerts.detect.capacity import Exhaustion, exhaustion
 
+SILENT = 3
+"""Steps without a point after which a resource has no forecast: it may be gone, or grown."""
+
 
 class CapacityWatch(Watching):
     """One resource."""
@@ -37,7 +40,7 @@ class CapacityWatch(Watching):
     def _turn(self, now: float) -> View:
         self.history.update(now)
         self.history.ring.forget_silent()
-        return self._decide()
+        return self._decide(now)
 
     def dump(self) -> dict[str, Any]:
         """The points."""
@@ -47,14 +50,17 @@ class CapacityWatch(Watching):
         """Take over what `dump` gave."""
         self.history.restore(found["history"])
 
-    def _decide(self) -> View:
+    def _decide(self, now: float) -> View:
         settings = self.settings
         times, values = self.history.ring.window()
         lines: list[Line] = []
-        warm = 0
+        warm = silent = 0
         for column, key in enumerate(self.history.ring.keys):
             there = np.flatnonzero(~np.isnan(values[:, column]))
             if not len(there):
+                continue
+            if now - times[there[-1]] > SILENT * settings.step:
+                silent += 1
                 continue
             found = Exhaustion("warming_up")
             if times[there[-1]] - times[there[0]] >= settings.min_history:
@@ -72,6 +78,8 @@ class CapacityWatch(Watching):
         series = self.history.ring.series
         if not series:
             return View("no_data", "the query has no series")
+        if silent == series:
+            return View("no_data", "no new points", series)
         if not warm:
             return View(
                 "warming_up",
@@ -79,4 +87,5 @@ class CapacityWatch(Watching):
                 series,
                 found=families(lines),
             )
-        return View("ok", f"{warm} of {series} series judged", series, found=families(lines))
+        why = f"{warm} of {series} series judged" + (f"; {silent} without new points" if silent else "")
+        return View("ok", why, series, found=families(lines))

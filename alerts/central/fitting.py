@@ -21,6 +21,9 @@ from alerts.detect.bands import Array, Bands
 from alerts.detect.design import Event
 from alerts.detect.model import Fitted, Options, model
 
+LOOKED_AT = 500
+"""Newest rows, and series, in which a step that is too short is looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -116,6 +119,20 @@ def longest(values: Array) -> int:
     """Rows from the first value of any series to the last row."""
     there = ~np.isnan(values).all(axis=1)
     return len(values) - 1 - int(np.argmax(there)) if there.any() else 0
+
+
+def standstill(values: Array) -> int:
+    """Rows (of T) for which values (T, N) stand still between changes, where they do so regularly; else 1.
+
+    More than 1 is what a step shorter than the scrape interval looks like: every sample is seen several times.
+    """
+    recent = values[-LOOKED_AT:, :LOOKED_AT]
+    changes = (recent[1:] != recent[:-1]) & ~np.isnan(recent[1:]) & ~np.isnan(recent[:-1])
+    gaps = np.concatenate([np.diff(np.flatnonzero(column)) for column in changes.T] or [np.zeros(0)])
+    if len(gaps) < 20:
+        return 1
+    least, usual = np.quantile(gaps, [0.02, 0.5])
+    return int(usual) if least >= 2 and usual <= least + 1 else 1
 
 
 def _ready(settings: Monitor, values: Array, min_points: int) -> npt.NDArray[np.bool_]:

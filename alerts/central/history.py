@@ -36,7 +36,7 @@ class Query(Protocol):
 class Bounds:
     """What holds for all histories: most series, seconds left out after a drill, and whose series these are."""
 
-    series_limit: int = 10_000
+    series_limit: int = 25_000
     mask_tail: float = 0.0
     shard: Shard = Shard()  # noqa: RUF009 - frozen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ import numpy as np
 
 from agent.base.catalogue.central import SCORE, YHAT, YHAT_LOWER, YHAT_UPPER
 from agent.base.exposition import Families, Family
-from alerts.central.fitting import Fits, Forecast, Source, Window, ahead, longest
+from agent.base.log import OnChange
+from alerts.central.fitting import Fits, Forecast, Source, Window, ahead, longest, standstill
 from alerts.central.history import Bounds, History
 from alerts.central.page import dynamic_prefix, labelled
 from alerts.central.promread import Labels, Reader
@@ -63,6 +65,8 @@ class Watch(Watching):
         self._prefixes: dict[str, list[str]] = {}
         self._prefixed: tuple[Labels, ...] = ()
         self._shown = 0
+        self._coarse = ""
+        self._step_log = OnChange(logging.getLogger(__name__), every=86400.0)
 
     def _turn(self, now: float) -> View:
         self._take_fit(now)
@@ -84,7 +88,14 @@ class Watch(Watching):
             return
         values = ring.window()[1]
         if not first or longest(values) * ring.step >= self.settings.min_history - ring.step:
+            self._look_at_step(values)
             self.fits.start(now, Window(tuple(ring.keys), ring.head, values), first=first)
+
+    def _look_at_step(self, values: Array) -> None:
+        rows, step = standstill(values), self.settings.step
+        self._coarse = f"the values change every {rows * step:g} s only, step is {step:g} s" if rows > 1 else ""
+        if self._coarse:
+            self._step_log.bad(f"{self._coarse}: shorter than the scrape interval?", monitor=self.name)
 
     def _take_fit(self, now: float) -> None:
         found = self.fits.take(now)
@@ -148,6 +159,8 @@ class Watch(Watching):
             view.state, view.why = "ok", f"{self._shown} of {ring.series} series scored"
             if new:
                 view.why += f"; {new} wait for a fit"
+            if self._coarse:
+                view.why += f"; {self._coarse}"
 
     def _judge(self, forecast: Forecast, first: int, values: Array) -> tuple[Bands, Array]:
         """Bands and scores (K, N) of the rows from `first`; each row only from what came before it."""

@@ -89,7 +89,12 @@ class Reader:
         Raises:
             ReadError: "budget" with the number when there are more than `limit`.
         """
-        answer = self.instant(f"count({query})", at)
+        try:
+            answer = self.instant(f"count({query})", at)
+        except ReadError as error:
+            if error.reason == "bad_query":
+                self.instant(query, at)  # refused as well, with positions and words of the query as it was written
+            raise
         number = int(answer[0][1]) if answer else 0
         if number > limit:
             raise ReadError("budget", f"{number} series where at most {limit} are allowed (series_limit): {query}")

@@ -41,7 +41,11 @@ class Prometheus(Model):
     concurrency: int = Field(default=2, ge=1, le=16, description="Queries at one time (the server's limit is 20).")
     points_per_query: int = Field(default=10_000, ge=10, le=11_000, description="Points a series in one query.")
     samples_per_query: int = Field(default=2_000_000, ge=1000, description="Samples in one answer; longer is split.")
-    series_limit: int = Field(default=10_000, ge=1, description="More series than this in one monitor are refused.")
+    series_limit: int = Field(
+        default=25_000,
+        ge=1,
+        description="More series than this in one monitor are refused; the default serves 1,000 nodes of 8 GPUs.",
+    )
     username: str = Field(default="", description="Basic authentication.")
     password_file: str = Field(default="", description="File with the password.")
     bearer_token_file: str = Field(default="", description="File with a bearer token.")

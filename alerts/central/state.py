@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -129,7 +130,8 @@ class Store:
 def pack(document: dict[str, Any]) -> bytes:
     """A nested document as bytes: arrays as npz, the rest as JSON, a checksum in front.
 
-    Dataclasses and named tuples of our own modules, such as what a model has learnt, are kept by their fields.
+    Dataclasses and named tuples of our own modules, such as what a model has learnt, are kept by their fields; a deque
+    is one of tuples of numbers.
     """
     arrays: dict[str, Any] = {}
 
@@ -148,6 +150,8 @@ def pack(document: dict[str, Any]) -> bytes:
             return {"__tuple__": [plain(inner) for inner in value]}
         if isinstance(value, list):
             return [plain(inner) for inner in value]
+        if isinstance(value, deque):
+            return {"__deque__": plain(np.array(value)), "maxlen": value.maxlen}
         return value
 
     text = json.dumps(plain(document)).encode()
@@ -178,6 +182,8 @@ def unpack(data: bytes) -> dict[str, Any]:
                     return arrays[name]
                 case {"__tuple__": inner}:
                     return tuple(whole(each) for each in inner)
+                case {"__deque__": name, "maxlen": most}:
+                    return deque(map(tuple, whole(name).tolist()), most)
                 case {"__of__": where, "fields": fields}:
                     return _made(where, {name: whole(inner) for name, inner in fields.items()})
             return {key: whole(inner) for key, inner in value.items()}

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.base.catalogue import Metric, train
 from agent.base.catalogue.central import TRAIN_DEVIATION, TRAIN_ETA, TRAIN_FINISH, TRAIN_PACE
@@ -56,6 +57,15 @@ class TrainingWatch(Watching):
     def _turn(self, now: float) -> View:
         self._read(now)
         return self._decide(now)
+
+    def dump(self) -> dict[str, Any]:
+        """What is known of each job, its learnt plan with it."""
+        return {"seen": self._seen, "jobs": [(key, job) for key, job in self._jobs.items()]}
+
+    def restore(self, found: dict[str, Any]) -> None:
+        """Take over what `dump` gave; what was missed is read from there on."""
+        self._seen = found["seen"]
+        self._jobs = {key: job for key, job in found["jobs"]}
 
     def _query(self, name: str) -> str:
         return f"{name}{{{self._settings.selector}}}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from alerts.detect.eta import Eta, Track
@@ -38,6 +38,7 @@ class Judgement:
     pace: float | None = None
 
 
+@dataclass(slots=True)
 class Lateness:
     """Judges a run record by record.
 
@@ -46,15 +47,17 @@ class Lateness:
             pages: only somebody who promised a date can miss it.
     """
 
-    def __init__(self, plan: float | None = None) -> None:
-        self.plan = plan
-        self.learned = plan is None
-        self._late = False
-        self._since: float | None = None
-        self._count = 0
-        self._phases = 0
-        self._pace: float | None = None
-        self._pace_of = 0
+    plan: float | None = None
+    learned: bool = field(init=False)
+    _late: bool = False
+    _since: float | None = None
+    _count: int = 0
+    _phases: int = 0
+    _pace: float | None = None
+    _pace_of: int = 0
+
+    def __post_init__(self) -> None:
+        self.learned = self.plan is None
 
     def judge(self, track: Track, now: float | None = None) -> Judgement:
         """The state with what `track` knows now; call once a record."""

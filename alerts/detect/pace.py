@@ -51,18 +51,22 @@ class Block:
 class Trend:
     """The pace since its last sudden change: `pace` at ln(work) = `place` on average, and a damped slope.
 
-    `error` is the standard error of `pace`.
+    `error` is the standard error of `pace`; `sure` the share of the fitted slope that its uncertainty left.
     """
 
     place: float
     pace: float
     slope: float
     error: float
+    sure: float
 
     def drawn(self, pace: float, error: float, work: float) -> float:
-        """A pace seen at `work` with this standard error, drawn to the trend as far as the two may be the same."""
+        """A pace seen at `work` with this standard error, drawn to the trend as far as the two may be the same.
+
+        What drifts is not: its newest pace knows more than a line does.
+        """
         usual = self.pace + self.slope * (np.log(work) - self.place)
-        return float(usual + damped(pace - usual, float(np.hypot(error, self.error)), DRAWING))
+        return float(usual + damped(pace - usual, float(np.hypot(error, self.error)), DRAWING * (1.0 - self.sure)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,23 +167,21 @@ def damped(value: float, error: float, damping: float) -> float:
 
 def trend(at: Array, paces: Array) -> Trend | None:
     """How the pace of blocks at these places has gone since its last sudden change; None if that is too short."""
-    if len(paces) < SHIFT_BLOCKS:
+    if len(paces) < 2 * SHIFT_BLOCKS:  # a sudden change cannot be told from a drift yet
         return None
-    # Among so few blocks a sudden change cannot be told from a drift yet.
-    few = len(paces) < 2 * SHIFT_BLOCKS
-    start = 0 if few else after_last_shift(paces)
+    start = after_last_shift(paces)
     at, paces = at[start:], paces[start:]
     if len(paces) < SHIFT_BLOCKS:
         return None
     place, mean = float(np.log(at).mean()), float(paces.mean())
     x = np.log(at) - place
     spread = float(x @ x)
-    slope = float(x @ paces) / spread if spread > 0 and not few else 0.0
+    slope = float(x @ paces) / spread if spread > 0 else 0.0
     rest = paces - mean - slope * x
     # Neighbouring blocks are alike: twice the usual standard errors.
     noise = 2.0 * float(np.sqrt(rest @ rest / max(len(x) - 2, 1)))
-    slope = damped(slope, noise / float(np.sqrt(spread)), DAMPING) if slope else 0.0
-    return Trend(place, mean, slope, noise / float(np.sqrt(len(x))))
+    kept = damped(slope, noise / float(np.sqrt(spread)), DAMPING) if slope else 0.0
+    return Trend(place, mean, kept, noise / float(np.sqrt(len(x))), kept / slope if slope else 0.0)
 
 
 def after_last_shift(paces: Array) -> int:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.base.exposition import TEXT, render
 from alerts.central.capacity import CapacityWatch
-from alerts.central.fitting import Fits
+from alerts.central.fitting import Fits, standstill
 from alerts.central.monitor import Watch
 from alerts.central.settings import Capacity, Monitor, Training
 from alerts.central.state import Store, pack, unpack
@@ -254,6 +254,50 @@ def test_capacity_says_when_and_shows_nothing_where_there_is_no_end(prometheus):
     assert max(errors) < 0.01
 
 
+def test_a_resource_whose_data_stopped_has_no_forecast(prometheus):
+    def disk(end):
+        return lambda t: 0.5 + t / 86400 / 40 + 0.001 * (int(t / 3600) % 7) if t < end else None
+
+    prometheus.series = {A: disk(np.inf), B: disk(10.5 * 86400)}
+    now = [10 * 86400.0]
+    settings = Capacity(name="disk", query="x", step="1h", history="10d")
+    watch = CapacityWatch(settings, prometheus.reader(), clock=lambda: now[0])
+    watch.turn()
+    assert {s.labels["engine"] for s in samples(watch)} == {"a", "b"}
+    now[0] = 10.75 * 86400
+    watch.turn()
+    assert {s.labels["engine"] for s in samples(watch)} == {"a"}
+    assert watch.view.why == "1 of 2 series judged; 1 without new points"
+    prometheus.series = {}
+    now[0] = 11 * 86400.0
+    watch.turn()
+    assert (watch.view.state, watch.view.found) == ("no_data", {})
+    prometheus.series = {B: disk(np.inf)}
+    watch.turn()
+    assert {s.labels["engine"] for s in samples(watch)} == {"b"}
+
+
+def test_a_step_shorter_than_the_scrape_interval_is_warned_of(prometheus, caplog):
+    seen = noisy()
+    prometheus.series = {A: lambda t: seen(t // 40 * 40)}
+    watch, now = make(prometheus)
+    turns(watch, now, 3)
+    assert watch.view.state == "ok"
+    assert "the values change every 40 s only, step is 10 s" in watch.view.why
+    assert "shorter than the scrape interval" in caplog.text
+    fine, later = make(prometheus, step="40s")
+    turns(fine, later, 3, 40.0)
+    assert "change every" not in fine.view.why
+
+
+def test_a_value_that_seldom_changes_is_no_short_step():
+    rng = np.random.default_rng(1)
+    assert standstill(np.cumsum(rng.random((400, 3)) < 0.2, axis=0).astype(float)) == 1
+    assert standstill(np.zeros((400, 3))) == 1
+    assert standstill(np.full((400, 3), np.nan)) == 1
+    assert standstill(np.empty((0, 0))) == 1
+
+
 def test_a_resource_that_is_too_young_says_so(prometheus):
     prometheus.series = {A: lambda t: 0.5 if t > 9.5 * 86400 else float("nan")}
     watch = CapacityWatch(
@@ -269,3 +313,41 @@ def test_training_without_a_total_or_a_job_says_so(prometheus):
     watch.turn()
     assert watch.view.state == "no_data"
     assert "no job" in watch.view.why
+
+
+def test_a_learnt_plan_outlives_a_restart_and_what_was_missed_is_read(prometheus, tmp_path):
+    """A job of 2,000 steps of 15 s learns its plan and slows down; the plan is older than the history read."""
+    key = (("job_id", "j"),)
+
+    def step(t):
+        return None if t < 5000 else float(int((t - 5000) / 15) if t < 15_005 else 667 + int((t - 15_005) / 30))
+
+    prometheus.by_name = {
+        "gpuvigil_train_step{}": {key: step},
+        "gpuvigil_train_last_step_timestamp_seconds{}": {key: lambda t: None if t < 5000 else t},
+        "gpuvigil_train_steps_planned{}": {key: lambda t: 2000.0},
+        "gpuvigil_train_started_timestamp_seconds{}": {key: lambda t: 5000.0},
+    }
+    now = [5000.0]
+    settings = Training(step="15s", history="1h")
+
+    def deviation(watch):
+        return {s.labels["bound"]: s.value for s in samples(watch) if "plan" in s.labels}
+
+    first, steady = (TrainingWatch(settings, prometheus.reader(), clock=lambda: now[0]) for _ in range(2))
+    for _ in range(400):
+        now[0] += 30
+        first.turn()
+        steady.turn()
+    Store(tmp_path).save("training-eta", "s", first.dump())
+    now[0] += 1800  # away for half an hour
+    second = TrainingWatch(settings, prometheus.reader(), clock=lambda: now[0])
+    second.restore(Store(tmp_path).load("training-eta", "s"))
+    second.turn()
+    steady.turn()
+    assert deviation(second)["expected"] == pytest.approx(2 / 3, abs=0.03)
+    assert deviation(second) == pytest.approx(deviation(steady))
+    prometheus.by_name["gpuvigil_train_started_timestamp_seconds{}"] = {key: lambda t: now[0] - 50}
+    now[0] += 60
+    second.turn()
+    assert not deviation(second), "another run of that name has its own plan"

@@ -11,6 +11,7 @@ from agent.cli import main
 from alerts.central.preset import series_of
 from alerts.central.preset_list import MONITORS, RESOURCES
 from alerts.central.presets import DEFAULT
+from alerts.central.settings import Prometheus
 from alerts.central.unwatched import why_unwatched
 
 MADE = [made for sets in (MONITORS, RESOURCES) for make in sets.values() for made in make()]
@@ -63,6 +64,12 @@ def test_the_default_sets_keep_a_node_within_96_series():
     """96,000 series for 1,000 nodes: a node trains or serves."""
     each = {name: sum(map(series_of, MONITORS[name]())) for name in DEFAULT}
     assert each["gpu"] + each["node"] + max(each["training"], each["inference"]) <= 96
+
+
+@pytest.mark.parametrize("made", [made for make in MONITORS.values() for made in make()], ids=lambda made: made.name)
+def test_a_thousand_nodes_are_within_the_limit_of_series_that_holds_by_default(made):
+    assert made.series_limit is None
+    assert 1000 * series_of(made) <= Prometheus().series_limit < 100_000
 
 
 def test_the_list_is_printed(capsys, request):

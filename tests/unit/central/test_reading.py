@@ -60,6 +60,26 @@ def test_too_many_series_are_refused_with_the_number(prometheus):
     assert caught.value.reason == "budget"
 
 
+def test_a_hundred_thousand_series_nobody_expected_are_refused_by_default_without_reading_them(prometheus):
+    prometheus.series = {A: lambda t: 1.0}
+    prometheus.count = 100_000
+    with pytest.raises(ReadError, match="100000 series where at most 25000"):
+        history(prometheus).update(1000.0)
+    assert not any(path.endswith("query_range") for path, _ in prometheus.asked)
+
+
+def test_a_query_that_cannot_be_parsed_is_shown_as_it_was_written(prometheus):
+    """Positions in the error are those of the user's query, not of the count around it."""
+    reader = prometheus.reader()
+
+    def parse(path, fields, kind):
+        raise ReadError("bad_query", f"1:{fields['query'].index('}') + 1}: parse error ({fields['query']})")
+
+    reader._answer = parse
+    with pytest.raises(ReadError, match=r"1:2: parse error \(x}\)$"):
+        reader.count("x}", 10)
+
+
 def test_series_that_come_and_go_are_refused_though_few_are_there_at_one_time(prometheus):
     """A label that changes with every restart: one series now, twenty over the window."""
 
