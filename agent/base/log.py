@@ -57,9 +57,17 @@ class Formatter(logging.Formatter):
         return prefix + " ".join(f"{key}={_logfmt(value)}" for key, value in fields.items())
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # no subscript before Python 3.11
+    """Loses a line that a full disk does not take, where the original writes a stack trace for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def setup(level: str = "info", style: Literal["logfmt", "json"] = "logfmt") -> None:
     """Send everything to standard error; replaces what was set before."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(Formatter(style, journald="JOURNAL_STREAM" in os.environ))
     root = logging.getLogger()
     root.handlers[:] = [handler]

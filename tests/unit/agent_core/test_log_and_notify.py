@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import os
 import shlex
 import socket
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.base.log import Formatter, OnChange
+from agent.base.log import Formatter, OnChange, setup
 from agent.base.notify import Notifier
 
 
@@ -48,6 +51,25 @@ def test_an_exception_is_one_field():
         made = record("failed", exc_info=(ValueError, error, None))
     assert "\n" not in Formatter("logfmt", journald=False).format(made)
     assert json.loads(Formatter("json", journald=False).format(made))["error"] == "ValueError: two\nlines"
+
+
+def test_a_line_that_the_disk_does_not_take_costs_no_stack_trace(monkeypatch):
+    class FullDisk(io.StringIO):
+        full = True
+
+        def flush(self):
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    disk, root = FullDisk(), logging.getLogger()
+    monkeypatch.setattr(sys, "stderr", disk)
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    setup()
+    logging.getLogger("test.full").warning("one")
+    disk.full = False
+    logging.getLogger("test.full").warning("two")
+    assert [line.rpartition(" ")[2] for line in disk.getvalue().splitlines()] == ["msg=one", "msg=two"]
 
 
 def test_a_failure_that_repeats_is_written_on_change_and_now_and_then(caplog):
