@@ -70,12 +70,18 @@ def test_spike_between_two_scrapes_is_in_the_window(make_node):
 
     page = node.until(lambda page: 0 < 0.8 * window(page, "max") < window(page, "min"))
     calm = window(page, "max")
-    node.world.set_workload("training")
-    node.until(lambda page: (page.one("gpuvigil_gpu_power_watts") or 0) > 1.5 * calm)
-    node.world.set_workload("idle")
-    # the power now is low again, and the window still tells of the spike
-    page = node.until(lambda page: (page.one("gpuvigil_gpu_power_watts") or 1e9) < 0.6 * window(page, "max"))
-    assert window(page, "max") > 1.5 * calm
+
+    def spike_told_of_in_calm(page):
+        power, peak = page.one("gpuvigil_gpu_power_watts"), window(page, "max")
+        if power is None:
+            return False
+        if power > 1.5 * calm:
+            node.world.set_workload("idle")
+        elif peak <= 1.5 * calm:  # not yet; or on a busy machine it has left the window before anybody looked
+            node.world.set_workload("training")
+        return power < 0.6 * peak and peak > 1.5 * calm
+
+    node.until(spike_told_of_in_calm)
 
 
 def test_t4_says_why_it_has_no_dram_bandwidth(make_node):
