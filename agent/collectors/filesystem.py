@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
@@ -58,6 +59,10 @@ class Space:
     inodes_free: int
 
 
+_DEVICE: Final = re.compile(r"(\d{1,7}):(\d{1,7})", re.ASCII)
+"""Major and minor number; the kernel has 12 and 20 bits for them."""
+
+
 def mounts(text: str) -> dict[str, Mount]:
     """The mounts of /proc/PID/mountinfo by mount point; the last one at a point is the one seen.
 
@@ -69,14 +74,14 @@ def mounts(text: str) -> dict[str, Mount]:
         words, tail = left.split(" "), right.split(" ")
         if len(words) < 6 or len(tail) < 3:
             continue
-        major, _, minor = words[2].partition(":")
-        if not (major.isdigit() and minor.isdigit()):
+        device = _DEVICE.fullmatch(words[2])
+        if device is None:
             continue
         point = _unescape(words[4])
         options = {*words[5].split(","), *tail[2].split(",")}
         found.pop(point, None)
         found[point] = Mount(
-            point, _unescape(tail[1]), tail[0], os.makedev(int(major), int(minor)), readonly="ro" in options
+            point, _unescape(tail[1]), tail[0], os.makedev(*map(int, device.groups())), readonly="ro" in options
         )
     return found
 

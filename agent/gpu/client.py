@@ -28,6 +28,10 @@ from agent.gpu.view import Process, Settings, Stuck, View
 LOG = logging.getLogger("gpuvigil.gpu")
 
 POLL_S: Final = 0.25
+AWAY_S: Final = 1.0
+"""A turn that takes longer is none of ours: the whole machine stood still (a virtual machine moved, a frozen cgroup),
+and the child with it.
+"""
 KILL_GRACE_S: Final = 2.0
 """A process that lives this long after SIGKILL sits in the kernel."""
 BACKOFF_S: Final = (1.0, 30.0)
@@ -76,6 +80,8 @@ class Client:
         self._start_at = 0.0
         self._pause = BACKOFF_S[0]
         self._starts = 0
+        self._back = time.monotonic()
+        self._away = 0.0
         self._selector = selectors.DefaultSelector()
         self._closing = threading.Event()
         self._released = threading.Event()
@@ -171,6 +177,7 @@ class Client:
             time.sleep(0.01)
 
     def _turn(self) -> None:
+        began = time.monotonic()
         self._reap()
         if self._released.is_set():
             self._let_go()
@@ -187,9 +194,19 @@ class Client:
                 self._read(key.data)
         else:
             self._closing.wait(POLL_S)
+        self._notice_absence(began)
         for child in (self._main, self._probe):
             if child is not None:
                 self._watch(child)
+
+    def _notice_absence(self, since: float) -> None:
+        now = time.monotonic()
+        if now - since > AWAY_S:
+            self._back, self._away = now, now - since
+
+    def _lasted(self, since: float) -> float:
+        """Seconds since that moment of the monotonic clock, the last absence left out."""
+        return time.monotonic() - since - max(0.0, min(self._away, self._back - since))
 
     def _let_go(self) -> None:
         """End the children and start none; suspects are forgotten, because another driver may come."""
@@ -320,15 +337,14 @@ class Client:
 
     def _watch(self, child: ChildProcess) -> None:
         """Look at the heartbeat: a call past its deadline, or silence without any call."""
-        now = time.monotonic_ns()
         for busy in child.beat.busy():
             call = CALLS[busy.call] if busy.call < len(CALLS) else "?"
             limit = self._settings.open_deadline if call in OPENING else self._settings.call_deadline
             limit += EVENT_WAIT_S if busy.lane == wire.EVENTS else 0.0
-            if now - busy.start_ns > limit * 1e9:
+            if self._lasted(busy.start_ns / 1e9) > limit:
                 self._stuck_child(child, Stuck("", busy.gpu, call, busy.start_ns))
                 return
-        silence = time.monotonic() - child.heard
+        silence = self._lasted(child.heard)
         if silence > self._settings.open_deadline + self._settings.call_deadline + 3 * self._settings.interval:
             LOG.error("NVML child: silent for %.0f s outside any driver call, replaced", silence)
             self._lost_child(child)

@@ -235,13 +235,23 @@ class Node:
 
     # what it holds
 
-    def usage(self) -> Usage:
+    def _children(self) -> list[str]:
         assert self.process is not None
-        own = Path(f"/proc/{self.process.pid}")
         children: list[str] = []
-        for task in own.glob("task/*/children"):
+        for task in Path(f"/proc/{self.process.pid}").glob("task/*/children"):
             with contextlib.suppress(OSError):  # the thread has ended
                 children += task.read_text().split()
+        return children
+
+    def child(self) -> int:
+        """The process that asks the driver."""
+        commands = {pid: Path("/proc", pid, "cmdline").read_bytes() for pid in self._children()}
+        (found,) = (int(pid) for pid, command in commands.items() if b"agent.gpu.child" in command)
+        return found
+
+    def usage(self) -> Usage:
+        assert self.process is not None
+        own, children = Path(f"/proc/{self.process.pid}"), self._children()
         return Usage(
             rss=_resident(own),
             threads=len(os.listdir(own / "task")),

@@ -48,6 +48,11 @@ def test_mountinfo() -> None:
     assert [point for point, one in found.items() if one.remote] == ["/ckpt", "/home", "/lustre"]
 
 
+@pytest.mark.parametrize("device", ["0:599999999999999999999999990", "0:\N{SUPERSCRIPT TWO}", "0:-1", "0", ":"])
+def test_a_line_whose_device_is_no_number_of_the_kernels_is_left_out(device: str) -> None:
+    assert mounts(f"29 27 {device} / /data rw - nfs4 store:/ rw") == {}
+
+
 def test_the_last_mount_at_a_point_is_the_one_seen() -> None:
     found = mounts("1 1 8:1 / /a rw - ext4 /dev/sda1 rw\n2 1 8:2 / /a rw - xfs /dev/sda2 rw\n")
     assert found["/a"].fstype == "xfs"
