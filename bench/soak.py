@@ -101,6 +101,11 @@ def held(usages: list[Usage], name: str) -> float:
     return median(getattr(usage, name) for usage in usages)
 
 
+def least(usages: list[Usage], name: str) -> float:
+    """What was held all the time: a thread or file that comes and goes is no growth."""
+    return min(getattr(usage, name) for usage in usages)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=5.0, help="how long this takes")
@@ -170,8 +175,8 @@ def soak(node: Node, life: float, speed: float, settle: float) -> int:
     line("soak_rss_growth_mb", held(late, "rss") - held(early, "rss"), "MB", RSS_GROWTH_MB)
     grown = held(late, "children_rss") - held(early, "children_rss")
     line("soak_children_rss_growth_mb", grown, "MB", RSS_GROWTH_MB)
-    line("soak_threads_growth", held(late, "threads") - held(early, "threads"), "threads", 0)
-    line("soak_fds_growth", held(late, "fds") - held(early, "fds"), "files", 0)
+    line("soak_threads_growth", least(late, "threads") - least(early, "threads"), "threads", 0)
+    line("soak_fds_growth", least(late, "fds") - least(early, "fds"), "files", 0)
     line("soak_children_most", max(usage.children for usage in usages), "processes", 2)
     most = STATE_GROWTH_BYTES + XID_BYTES * days.seen.get("xid", 0)
     line("soak_state_growth_bytes", median(states[-part:]) - median(states[part : 2 * part]), "bytes", most)
