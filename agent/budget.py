@@ -10,6 +10,8 @@ from agent.base.exposition import Families, Family
 from agent.base.log import OnChange
 from agent.worker import Result
 
+_FITS = "all series fit the budget again"
+
 
 class Budget:
     """Joins the collectors' results to one page's blocks; counts what it leaves out, once a result.
@@ -22,19 +24,39 @@ class Budget:
         self.series = series
         self.dropped: Counter[tuple[str, str]] = Counter()
         """Samples left out so far, by collector and reason."""
-        self._seen: dict[str, Result] = {}
+        self._results: dict[str, Result] = {}
+        self._counted: dict[tuple[str, str, str], Result] = {}
+        """For which result a family's samples were counted last, by collector, stem and reason."""
+        self._shared = True
+        """Some family comes from more than one collector, as far as is known."""
         self._report = OnChange(logging.getLogger("gpuvigil.runner"))
 
     def apply(self, results: Mapping[str, Result], *, reserved: int = 0) -> dict[str, Families]:
         """Families by collector that may stand on the page beside `reserved` other series."""
+        room = self.series - reserved
+        before, self._results = self._results, dict(results)
+        if before.keys() != results.keys() or any(
+            result is not before[name] and result.families.keys() != before[name].families.keys()
+            for name, result in results.items()
+        ):
+            stems = [stem for result in results.values() for stem in result.families]
+            self._shared = len(set(stems)) < len(stems)
+        if not self._shared and sum(result.series for result in results.values()) <= room:
+            self._report.good(_FITS)
+            return {name: result.families for name, result in results.items()}
         blocks: dict[str, dict[str, Family]] = {name: dict(result.families) for name, result in results.items()}
-        fresh = {name for name, result in results.items() if self._seen.get(name) is not result}
-        self._seen = dict(results)
-        self._drop_duplicates(blocks, fresh)
-        self._drop_largest(blocks, fresh, self.series - reserved)
+        self._drop_duplicates(blocks)
+        self._drop_largest(blocks, room)
         return dict(blocks)
 
-    def _drop_duplicates(self, blocks: dict[str, dict[str, Family]], fresh: set[str]) -> None:
+    def _count(self, name: str, stem: str, reason: str, samples: int) -> None:
+        """Count samples that are left out, once for each result they came with."""
+        result = self._results[name]
+        if self._counted.get((name, stem, reason)) is not result:
+            self._counted[name, stem, reason] = result
+            self.dropped[name, reason] += samples
+
+    def _drop_duplicates(self, blocks: dict[str, dict[str, Family]]) -> None:
         owner: dict[str, str] = {}
         for name, families in blocks.items():
             for stem, family in families.items():
@@ -44,16 +66,16 @@ class Budget:
                 twice = family.lines.keys() & blocks[first][stem].lines.keys()
                 if twice:
                     lines = {start: value for start, value in family.lines.items() if start not in twice}
-                    families[stem] = Family(family.metric, lines)
-                    self.dropped[name, "duplicate"] += len(twice) if name in fresh else 0
+                    families[stem] = Family.of(family.metric, lines)
+                    self._count(name, stem, "duplicate", len(twice))
 
-    def _drop_largest(self, blocks: dict[str, dict[str, Family]], fresh: set[str], room: int) -> None:
-        total = sum(len(family.lines) for families in blocks.values() for family in families.values())
+    def _drop_largest(self, blocks: dict[str, dict[str, Family]], room: int) -> None:
+        total = sum(len(family.starts) for families in blocks.values() for family in families.values())
         if total <= room:
-            self._report.good("all series fit the budget again")
+            self._report.good(_FITS)
             return
         sizes = sorted(
-            ((len(f.lines), name, stem) for name, families in blocks.items() for stem, f in families.items()),
+            ((len(f.starts), name, stem) for name, families in blocks.items() for stem, f in families.items()),
             reverse=True,
         )
         gone: list[str] = []
@@ -63,5 +85,5 @@ class Budget:
             del blocks[name][stem]
             total -= size
             gone.append(stem)
-            self.dropped[name, "node_budget"] += size if name in fresh else 0
+            self._count(name, stem, "node_budget", size)
         self._report.bad(f"over the budget of {self.series} series (series_budget): left out {', '.join(gone)}")

@@ -21,6 +21,7 @@ from agent import __version__
 from agent.base import log
 from agent.base.collector import Context
 from agent.base.errors import ConfigError, Exit
+from agent.base.memory import give_back
 from agent.base.notify import Notifier
 from agent.base.web import Server, WebSecurity, format_address, parse_address
 from agent.endpoints import build_app, health
@@ -108,6 +109,7 @@ class Daemon:
         addresses = " ".join(format_address(*address) for address in self.server.addresses)
         _log.info("listening", extra={"address": addresses, "version": __version__, "node": self._config.node})
         self._notifier.ready(f"listening on {addresses}")
+        give_back()
         try:
             await self._tick_until_stopped()
         finally:
@@ -125,7 +127,9 @@ class Daemon:
         due = loop.time()
         status = ""
         while not self._stopping.is_set():
-            self._newest = self.runner.snapshot()
+            newest = self.runner.snapshot()
+            newest.make()
+            self._newest = newest
             self._notifier.alive()
             if (now_status := _status(self._newest)) != status:
                 status = now_status

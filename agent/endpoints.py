@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from html import escape
 
@@ -50,9 +51,9 @@ def readyz(snapshot: Snapshot) -> Response:
 def health(context: Context) -> Response:
     """The verdicts as JSON; 503 until the health collector has judged for the first time."""
     document = context.shared.get(HEALTH)
-    if not isinstance(document, bytes):
+    if document is None:
         return text("503: the health collector has not judged yet", 503)
-    return Response(200, document, "application/json")
+    return Response(200, json.dumps(document).encode(), "application/json")
 
 
 def landing(snapshot: Snapshot, node: str, cluster: str) -> Response:
@@ -61,7 +62,7 @@ def landing(snapshot: Snapshot, node: str, cluster: str) -> Response:
     loud = '<p class="loud">SIMULATED: the GPU values of this node come from a simulator.</p>' if simulated else ""
     rows = "".join(
         f'<tr><td>{escape(each.name)}<td class="{each.state}">{each.state}<td class="n">{each.series}'
-        f'<td class="n">{"" if each.age is None else f"{each.age:.1f} s"}<td>{escape(each.error)}'
+        f'<td class="n">{"" if each.began is None else f"{snapshot.at - each.began:.1f} s"}<td>{escape(each.error)}'
         for each in snapshot.statuses
     )
     where = f"{escape(node)}{f' of {escape(cluster)}' if cluster else ''}"

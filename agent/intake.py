@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from struct import Struct
+from typing import NamedTuple
 
-from agent.base.catalogue import CATALOGUE, Metric, Sample
+from agent.base.catalogue import CATALOGUE, Layout, Metric, Sample, Table
 from agent.base.errors import CatalogueError
 from agent.base.exposition import Family, prefix
 
@@ -14,6 +17,18 @@ _LONGEST_LABEL = 1024
 _PARTS = {"histogram": ("bucket", "count", "sum")}
 
 _Key = tuple[tuple[str, ...], str]
+
+
+class _Column(NamedTuple):
+    """One metric's part of a table: whose values `take` picks and `pack` turns to bytes."""
+
+    metric: Metric
+    starts: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    take: Callable[[Sequence[float]], tuple[float, ...]]
+    pack: Callable[..., bytes]
+    good: bool
+    """No flaw in any of its series, and no more of them than may be."""
 
 
 class Intake:
@@ -29,13 +44,29 @@ class Intake:
         self._strict = strict
         self._prefixes: dict[str, dict[_Key, str]] = {}
         self._admitted: dict[str, set[tuple[str, ...]]] = {}
-        self.families: dict[str, Family] = {}
+        self._open: dict[str, tuple[Metric, dict[str, float]]] = {}
+        """Families that are filled sample by sample."""
+        self._whole: dict[str, Family] = {}
+        """Families that a table gave at once."""
+        self._columns: tuple[Layout | None, list[_Column]] = (None, [])
         self._last: dict[str, Family] = {}
 
     def begin(self) -> None:
         """Start a run with empty hands."""
-        self.families = {}
+        self._open, self._whole = {}, {}
         self._admitted = {}
+
+    def take(self, samples: Iterable[Sample | Table]) -> None:
+        """Take whatever a collector yields.
+
+        Raises:
+            CatalogueError: under `strict`, instead of a drop.
+        """
+        for each in samples:
+            if type(each) is Table:
+                self._add_table(each)
+            else:
+                self.add(each)  # type: ignore[arg-type]
 
     def add(self, sample: Sample) -> None:
         """Take one sample, or drop and count it.
@@ -45,11 +76,13 @@ class Intake:
         """
         metric, labels, value, part = sample
         stem = metric.stem
-        family = self.families.get(stem)
+        family = self._open.get(stem)
         if family is None:
             if CATALOGUE.get(stem) is not metric:
                 return self._drop("undeclared", sample)
-            family = self.families[stem] = Family(metric, {})
+            whole = self._whole.pop(stem, None)
+            family = self._open[stem] = (metric, {} if whole is None else whole.lines)
+        lines = family[1]
         known = self._prefixes.setdefault(stem, {})
         key = (labels, part)
         start = known.get(key)
@@ -66,31 +99,55 @@ class Intake:
             return self._drop("negative", sample)
         if math.isnan(value):
             return self._drop("nan", sample)
-        if start in family.lines:
+        if start in lines:
             return self._drop("duplicate", sample)
-        if not self._within_budget(metric, family, labels, part):
+        if not self._within_budget(metric, lines, labels, part):
             return self._drop("family_budget", sample)
-        family.lines[start] = value
+        lines[start] = value
         return None
+
+    def _add_table(self, table: Table) -> None:
+        """Take the families of a table whole; one that is not as it should be goes sample by sample."""
+        layout, columns = self._columns
+        if table.layout is not layout:
+            columns = list(_columns(table.layout))
+            self._columns = (table.layout, columns)
+        for column in columns:
+            metric, values, starts = column.metric, column.take(table.values), column.starts
+            stem = metric.stem
+            doubtful = not column.good or stem in self._open or stem in self._whole
+            if doubtful or (metric.kind != "gauge" and any(value < 0 for value in values)):
+                for labels, value in zip(column.labels, values, strict=True):
+                    if value == value:
+                        self.add(Sample(metric, labels, value))
+                continue
+            if math.isnan(sum(values)):  # infinities of both signs, too; they pass
+                kept = {start: value for start, value in zip(starts, values, strict=True) if value == value}
+                self._whole[stem] = Family.of(metric, kept, self._last.get(stem))
+            else:
+                self._whole[stem] = Family(metric, starts, column.pack(*values))
 
     def end(self) -> dict[str, Family]:
         """The families of this run; forgets prefixes of series that are no more."""
         last = self._last
-        families = {stem: family.settle(last.get(stem)) for stem, family in self.families.items() if family.lines}
+        families = {stem: family for stem, family in self._whole.items() if family.starts}
+        for stem, (metric, lines) in self._open.items():
+            if lines:
+                families[stem] = Family.of(metric, lines, last.get(stem))
         self._last = families
-        live = sum(len(family.lines) for family in families.values())
+        live = sum(len(lines) for _, lines in self._open.values())
         if sum(map(len, self._prefixes.values())) > 2 * live + 256:
             self._prefixes = {}
         return families
 
-    def _within_budget(self, metric: Metric, family: Family, labels: tuple[str, ...], part: str) -> bool:
+    def _within_budget(self, metric: Metric, lines: dict[str, float], labels: tuple[str, ...], part: str) -> bool:
         if metric.kind != "histogram":
-            return len(family.lines) < metric.budget
+            return len(lines) < metric.budget
         # a histogram is admitted or refused whole: half of one reads as a wrong one
         owner = labels[:-1] if part == "bucket" else labels
         admitted = self._admitted.setdefault(metric.stem, set())
         if owner not in admitted:
-            if len(family.lines) >= metric.budget:
+            if len(lines) >= metric.budget:
                 return False
             admitted.add(owner)
         return True
@@ -99,6 +156,31 @@ class Intake:
         if self._strict:
             raise CatalogueError(f"{sample.metric.name}{sample.labels!r} {sample.part} {sample.value!r}: {reason}")
         self.dropped[reason] += 1
+
+
+def _columns(layout: Layout) -> Iterable[_Column]:
+    """A layout by metric."""
+    slots: dict[Metric, list[int]] = {}
+    for slot, (metric, _) in enumerate(layout.series):
+        slots.setdefault(metric, []).append(slot)
+    for metric, own in slots.items():
+        labels = tuple(layout.series[slot][1] for slot in own)
+        good = (
+            CATALOGUE.get(metric.stem) is metric
+            and not any(_flaw(metric, each, "") for each in labels)
+            and len(own) <= metric.budget
+        )
+        starts = tuple(prefix(metric, each) for each in labels) if good else ()
+        pack = Struct(f"{len(own)}d").pack
+        good = good and len(set(starts)) == len(starts)
+        yield _Column(metric, starts, labels, _picker(own), pack, good)
+
+
+def _picker(slots: list[int]) -> Callable[[Sequence[float]], tuple[float, ...]]:
+    if len(slots) > 1:
+        return itemgetter(*slots)
+    (only,) = slots
+    return lambda values: (values[only],)
 
 
 def _flaw(metric: Metric, labels: tuple[str, ...], part: str) -> str:

@@ -9,23 +9,36 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_
+from typing import NamedTuple
 
 from agent import __version__
 from agent.base import statefile
 from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
-from agent.base.exposition import Family, Renderer
 from agent.base.usage import usage
 from agent.base.web import Server, WebSecurity
 from agent.budget import Budget
-from agent.intake import Intake, gather
-from agent.snapshot import Snapshot, Status
-from agent.worker import Result, Worker
+from agent.kept import Kept
+from agent.snapshot import Pages, Snapshot, Status
+from agent.worker import Result, State, Worker
 
 OWN = "agent"
 """Name under which the agent's own families stand among the collectors'."""
 _USAGE_EVERY = 5.0
+
+
+class Standing(NamedTuple):
+    """How a collector stands at one tick: its state, what of it is fresh, and by how many seconds it is late."""
+
+    worker: Worker
+    state: State
+    result: Result | None
+    late: float
+
+    def is_like(self, other: Standing) -> bool:
+        return all(map(is_, self[:3], other[:3])) and self.late == other.late
 
 
 class Runner:
@@ -62,10 +75,12 @@ class Runner:
         self._monotonic = monotonic
         self._wall = wall
         self._started = wall()
-        self._intake = Intake(strict=True)
-        self._renderer = Renderer()
-        self._own_series = 0
-        """Series about the agent itself at the last tick."""
+        self._kept = Kept()
+        self._kept.tell("", [own.SERIES.sample(0)])
+        self._standings: Mapping[str, Standing] = {}
+        self._statuses: dict[str, Status] = {}
+        self._left_out = 0
+        self._pages = Pages(monotonic)
         self._usage = (-_USAGE_EVERY, 0.0, 0)
 
     def configure(self, enabled: Mapping[str, Settings], *, start: bool = True) -> None:
@@ -101,29 +116,40 @@ class Runner:
     def snapshot(self) -> Snapshot:
         """What is known now."""
         now = self._monotonic()
-        workers = self.workers
-        results = {name: result for name, worker in workers.items() if (result := worker.current(now))}
-        blocks = self.budget.apply(results, reserved=self._own_series)
-        statuses = tuple(_status(worker, results.get(name), now) for name, worker in workers.items())
-        series = sum(len(family.lines) for families in blocks.values() for family in families.values())
-        own_families = self._own(workers, results, now, series)
-        self._own_series = sum(len(family.lines) for family in own_families.values())
-        blocks[OWN] = own_families
-        return Snapshot(self._wall(), blocks, statuses, self._renderer)
+        standings = {
+            name: Standing(worker, worker.state, worker.current(now), worker.late(now))
+            for name, worker in self.workers.items()
+        }
+        results = {name: standing.result for name, standing in standings.items() if standing.result is not None}
+        blocks = self.budget.apply(results, reserved=self._kept.size)
+        self._tell(standings)
+        series = sum(len(family.starts) for families in blocks.values() for family in families.values())
+        self._kept.tell(OWN, self._of_agent(now))
+        self._kept.tell("", [own.SERIES.sample(series + self._kept.size)])
+        blocks[OWN] = self._kept.families()
+        return Snapshot(self._wall(), blocks, tuple(self._statuses.values()), now, self._pages)
 
-    def _own(
-        self, workers: Mapping[str, Worker], results: Mapping[str, Result], now: float, series: int
-    ) -> dict[str, Family]:
-        samples = list(self._of_agent(now))
-        for name, worker in workers.items():
-            samples += _of_collector(name, worker, results.get(name), now)
-        dropped = Counter(self.budget.dropped)
-        for name, worker in workers.items():
-            dropped.update({(name, reason): count for reason, count in worker.state.dropped.items()})
-            dropped.setdefault((name, "undeclared"), 0)
-        samples += [own.DROPPED.sample(count, *key) for key, count in dropped.items()]
-        samples.append(own.SERIES.sample(series + len(samples) + 1))
-        return gather(samples, self._intake)
+    def _tell(self, standings: Mapping[str, Standing]) -> None:
+        """What there is to say of the collectors, anew of those alone that stand otherwise than before."""
+        before, self._standings = self._standings, standings
+        if before.keys() - standings.keys():
+            self._kept.keep(["", OWN, *standings])
+        left_out, self._left_out = self._left_out, sum(self.budget.dropped.values())
+        statuses = {}
+        for name, standing in standings.items():
+            if name in before and standing.is_like(before[name]) and left_out == self._left_out:
+                statuses[name] = self._statuses[name]
+                continue
+            statuses[name] = _status(name, standing)
+            self._kept.tell(name, [*_of_collector(name, standing), *self._dropped(name, standing.state)])
+        self._statuses = statuses
+
+    def _dropped(self, name: str, state: State) -> Iterator[Sample]:
+        counts = Counter(state.dropped)
+        counts["undeclared"] += 0
+        counts.update({reason: count for (who, reason), count in self.budget.dropped.items() if who == name})
+        for reason in counts:
+            yield own.DROPPED.sample(counts[reason], name, reason)
 
     def _of_agent(self, now: float) -> Iterator[Sample]:
         if now - self._usage[0] >= _USAGE_EVERY:
@@ -144,8 +170,8 @@ class Runner:
                 yield own.HTTP_REFUSED.sample(count, reason)
 
 
-def _of_collector(name: str, worker: Worker, result: Result | None, now: float) -> Iterator[Sample]:
-    state, late = worker.state, worker.late(now)
+def _of_collector(name: str, standing: Standing) -> Iterator[Sample]:
+    worker, state, result, late = standing
     yield own.PERIOD.sample(worker.settings.period, name)
     yield own.STUCK.sample(late, name)
     if late or state.result is not None:
@@ -161,13 +187,12 @@ def _of_collector(name: str, worker: Worker, result: Result | None, now: float) 
         yield own.ERRORS.sample(errors.get(reason, 0), name, reason)
 
 
-def _status(worker: Worker, result: Result | None, now: float) -> Status:
-    state, late = worker.state, worker.late(now)
+def _status(name: str, standing: Standing) -> Status:
+    worker, state, result, late = standing
     if late:
-        return Status(worker.name, "late", f"hangs: {late:.0f} s past its deadline of {worker.settings.deadline:g} s")
+        return Status(name, "late", f"hangs: {late:.0f} s past its deadline of {worker.settings.deadline:g} s")
     if state.result is None:
-        return Status(worker.name, "starting")
+        return Status(name, "starting")
     if result is None:
-        return Status(worker.name, "late", "its last result is too old")
-    age = now - result.started
-    return Status(worker.name, "failed" if result.error else "ok", result.error, result.series, age)
+        return Status(name, "late", "its last result is too old")
+    return Status(name, "failed" if result.error else "ok", result.error, result.series, result.started)

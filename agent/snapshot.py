@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from agent.base.exposition import Families, Format, Renderer
 
 _MOST_FILTERS = 16
+_REMEMBERED_S = 300.0
+
+Variant = tuple[Format, bool, frozenset[str]]
+"""Format, whether as gzip, and of which collectors (none: of all)."""
+
+
+class Pages:
+    """What the snapshots of a process share: the renderer, and which variants are asked for again and again.
+
+    Those are rendered with the snapshot, so that a scrape finds its answer made: nobody waits for it, and what a
+    scrape costs does not depend on how many servers scrape.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.renderer = Renderer()
+        self._monotonic = monotonic
+        self._asked: dict[Variant, float] = {}
+
+    def ask(self, variant: Variant) -> None:
+        """Somebody asked for this one, of which whole pages are kept ready for a while."""
+        if not variant[2]:
+            self._asked[variant] = self._monotonic()
+
+    def wanted(self) -> list[Variant]:
+        """What was asked for in the last minutes."""
+        since = self._monotonic() - _REMEMBERED_S
+        self._asked = {variant: at for variant, at in self._asked.items() if at > since}
+        return list(self._asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +48,8 @@ class Status:
     """"ok", "failed", "late" or "starting"."""
     error: str = ""
     series: int = 0
-    age: float | None = None
-    """Seconds since the run began that brought what is on the page."""
+    began: float | None = None
+    """When the run began that brought what is on the page, monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -29,33 +58,45 @@ class Snapshot:
 
     Attributes:
         taken: Unix time.
+        at: the same moment in monotonic seconds.
         blocks: families by collector; the agent's own stand under "agent".
         statuses: how each collector stands.
-        renderer: shared by the snapshots of a process, for what does not change between them.
+        pages: shared by the snapshots of a process.
     """
 
     taken: float
     blocks: Mapping[str, Families]
     statuses: tuple[Status, ...]
-    renderer: Renderer = field(default_factory=Renderer)
-    _pages: dict[tuple[Format, bool, frozenset[str]], bytes] = field(default_factory=dict)
+    at: float = 0.0
+    pages: Pages = field(default_factory=Pages)
+    _made: dict[Variant, bytes] = field(default_factory=dict)
 
     def page(self, form: Format, *, gzip: bool = False, only: Collection[str] = ()) -> bytes:
         """The page in a format, whole or of the collectors `only`."""
-        key = (form, gzip, frozenset(only))
-        page = self._pages.get(key)
+        variant = (form, gzip, frozenset(only))
+        self.pages.ask(variant)
+        return self._page(variant)
+
+    def make(self) -> None:
+        """Render what will be asked for, as far as it was lately."""
+        for variant in self.pages.wanted():
+            self._page(variant)
+
+    def _page(self, variant: Variant) -> bytes:
+        page = self._made.get(variant)
         if page is None:
-            shown = (families for name, families in self.blocks.items() if not only or name in only)
-            page = self.renderer.render(shown, form, gzip=gzip)
-            if len(self._pages) < _MOST_FILTERS:
-                self._pages[key] = page
+            form, gzip, only = variant
+            shown = {name: families for name, families in self.blocks.items() if not only or name in only}
+            page = self.pages.renderer.render(shown, form, gzip=gzip)
+            if len(self._made) < _MOST_FILTERS:
+                self._made[variant] = page
         return page
 
     def value(self, stem: str, collector: str = "") -> float | None:
         """The value of the first series of a metric, if it is on the page."""
         for name, families in self.blocks.items():
             if (not collector or name == collector) and stem in families:
-                return next(iter(families[stem].lines.values()), None)
+                return next(iter(families[stem].values), None)
         return None
 
     @property

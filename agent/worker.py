@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from agent.base.collector import Collector, Context, Kind, PartialFailure, Settings
 from agent.base.errors import CatalogueError
@@ -115,6 +117,7 @@ class Worker:
         return not self.thread.is_alive()
 
     def _live(self) -> None:
+        _show(self.name)
         due = self._monotonic() - (1 - self._phase) * self.settings.period
         while not self._stop.is_set():
             self.step()
@@ -159,7 +162,7 @@ class Worker:
                 f"took {ended - started:.1f} s, deadline {self.settings.deadline:g} s",
                 {},
             )
-        series = sum(len(family.lines) for family in families.values())
+        series = sum(len(family.starts) for family in families.values())
         result = Result(started, ended, families, series, f"{reason}: {detail}" if reason else "")
         self._publish(result, reason)
         return result
@@ -170,8 +173,7 @@ class Worker:
             self._predecessor = None
         if self._collector is None:
             self._collector = self._kind.build(self.settings, self._context)
-        for sample in self._collector.collect():
-            self._intake.add(sample)
+        self._intake.take(self._collector.collect())
 
     def _publish(self, result: Result, reason: str) -> None:
         errors = self.state.errors
@@ -189,6 +191,12 @@ class Worker:
             errors=errors,
             dropped=dict(self._intake.dropped),
         )
+
+
+def _show(name: str) -> None:
+    """Name the thread for `top -H`; the kernel keeps 15 characters."""
+    with contextlib.suppress(OSError):
+        Path("/proc/thread-self/comm").write_text(name[:15], encoding="utf-8")
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from agent.base.catalogue import Sample
+from agent.base.catalogue import Sample, Table
 from agent.base.config import Duration, Model
 
 
@@ -44,13 +44,13 @@ class Context:
 
 
 class Collector(Protocol):
-    """One source. `collect` yields samples whose metrics are in the catalogue.
+    """One source. `collect` yields samples whose metrics are in the catalogue, one by one or by the table.
 
     A partial failure is reported by yielding what is known and raising `PartialFailure` last;
     any exception marks the run failed, and the samples yielded before it are kept.
     """
 
-    def collect(self) -> Iterable[Sample]: ...
+    def collect(self) -> Iterable[Sample | Table]: ...
 
     def close(self) -> None: ...
 

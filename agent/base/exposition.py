@@ -17,7 +17,7 @@ from typing import Final
 
 from agent.base.catalogue import Metric
 from agent.base.catalogue.metric import Part
-from agent.base.packing import Packer, member, stored
+from agent.base.packing import Packer, Trailer, member, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +115,35 @@ def header(metric: Metric, openmetrics: bool) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Family:
-    """The samples of one metric: line prefix -> value, in the order in which they came.
+    """The samples of one metric, in the order in which they came, in a form that is compared in no time.
 
     Attributes:
-        starts, values: the same, once settled: prefixes, and doubles as bytes.
+        starts: line prefixes, all different; the same object as in the last run where they are the same.
+        doubles: as many values, as native bytes.
     """
 
     metric: Metric
-    lines: dict[str, float]
     starts: tuple[str, ...] = ()
-    values: bytes = b""
+    doubles: bytes = b""
 
-    def settle(self, before: Family | None = None) -> Family:
-        """Put the lines, which change no more, in a form that is compared in no time; `before` is the last run's.
+    @classmethod
+    def of(cls, metric: Metric, lines: Mapping[str, float], before: Family | None = None) -> Family:
+        """From line prefix -> value; `before` is the last run's."""
+        starts = tuple(lines)
+        if before is not None and before.starts == starts:
+            starts = before.starts
+        return cls(metric, starts, array("d", lines.values()).tobytes())
 
-        Done right after a run, while its values are in the processor's caches: a scrape that comes seconds later
-        would have to fetch every one of them, only to find that most are what they were.
-        """
-        starts = tuple(self.lines)
-        self.starts = before.starts if before is not None and before.starts == starts else starts
-        self.values = array("d", self.lines.values()).tobytes()
-        return self
+    @property
+    def values(self) -> memoryview[float]:
+        return memoryview(self.doubles).cast("d")
+
+    @property
+    def lines(self) -> dict[str, float]:
+        """Line prefix -> value."""
+        return dict(zip(self.starts, self.values, strict=True))
 
 
 Families = Mapping[str, Family]
@@ -145,47 +151,47 @@ Families = Mapping[str, Family]
 
 
 _STILL: Final = 8
-"""Pages without a change after which a family's values are taken to stay."""
+"""Runs without a change after which a family's values are taken to stay."""
 
 
 class _Block:
-    """One family as it stood on the last page: headers and lines, as text and, once that was wished, as deflate.
+    """One family as it was last told: headers and lines, as text and, once that was wished, as deflate.
 
     Lines are compressed at first; values that have changed are taken for ones that will change again, and stored: to
     compress them for one page would cost more than all the rest of it.
     """
 
     def __init__(self, metric: Metric, openmetrics: bool) -> None:
-        self._family = Family(metric, {})
+        self._family = Family(metric)
         self.text = self._head = _encode(header(metric, openmetrics))
         self._packed = b""
         self._ends: list[str] = []
         self._moves = False
         self._still = 0
 
-    def update(self, family: Family) -> None:
-        """Take the lines of a new page."""
-        if not family.starts:
-            family.settle()
+    def update(self, family: Family) -> bool:
+        """Take the family as it is now; whether the block is another for it, as text or packed."""
         before, self._family = self._family, family
-        same = family.starts is before.starts or family.starts == before.starts
-        if same and family.values == before.values:
+        same = family is before or family.starts is before.starts or family.starts == before.starts
+        if family is before or (same and family.doubles == before.doubles):
             self._still += 1
             if self._still == _STILL and self._moves:
                 self._moves, self._packed = False, b""
-            return
+                return True
+            return False
         self._still, self._moves = 0, same
-        values = family.lines.values()
+        values = family.values
         # repr is format_value for everything but infinities and NaN, at a third of its cost
         if not all(map(isfinite, values)):
             self._ends = [f"{format_value(value)}\n" for value in values]
         elif same:
-            rows = zip(before.lines.values(), self._ends, values, strict=True)
+            rows = zip(before.values, self._ends, values, strict=True)
             self._ends = [end if old == new else f"{new!r}\n" for old, end, new in rows]
         else:
             self._ends = [f"{value!r}\n" for value in values]
         self.text = self._head + _encode("".join(chain.from_iterable(zip(family.starts, self._ends, strict=True))))
         self._packed = b""
+        return True
 
     def packed(self, packer: Packer) -> bytes:
         """The text as a part of a gzip file."""
@@ -199,48 +205,105 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-class Renderer:
-    """Makes pages, and keeps of each family what stays the same from one page to the next.
+class _Part:
+    """What one source says, in the order of names, joined; looked at again only when it says something else."""
 
-    On a GPU node most of the lines (limits, identities, error counters) do not change. Used by one thread.
+    def __init__(self, openmetrics: bool) -> None:
+        self._openmetrics = openmetrics
+        self._families: Families = {}
+        self._blocks: dict[str, _Block] = {}
+        self.text = b""
+        self._packed = b""
+
+    def update(self, families: Families) -> None:
+        """Take what the source says now."""
+        if families is self._families:
+            return
+        self._families = families
+        known, changed = self._blocks, families.keys() != self._blocks.keys()
+        if changed:
+            self._blocks = {
+                stem: known.get(stem) or _Block(families[stem].metric, self._openmetrics) for stem in sorted(families)
+            }
+        for stem, block in self._blocks.items():
+            changed |= block.update(families[stem])
+        if changed:
+            self.text = b"".join([block.text for block in self._blocks.values()])
+            self._packed = b""
+
+    def packed(self, packer: Packer) -> bytes:
+        """The text as a part of a gzip file."""
+        if not self._packed:
+            self._packed = b"".join([block.packed(packer) for block in self._blocks.values()])
+        return self._packed
+
+
+class Renderer:
+    """Makes pages, and keeps of each source what stays the same from one page to the next.
+
+    On a GPU node most of the lines (limits, identities, error counters) do not change, and of twenty sources one or
+    two have run since the last second. Used by one thread.
     """
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[str, bool], _Block] = {}
+        self._parts: dict[tuple[str, bool], _Part] = {}
+        self._trailers = {False: Trailer(), True: Trailer()}
         self._packer: Packer | None = None
+        self._sources: Mapping[str, Families] = {}
+        self._overlaps = False
 
-    def render(self, sources: Iterable[Families], form: Format, *, gzip: bool = False) -> bytes:
-        """One page from several sources; each family stands once, in the order of names.
+    def _overlap(self, sources: Mapping[str, Families]) -> bool:
+        """Whether two sources speak of one metric."""
+        before, self._sources = self._sources, sources
+        if before.keys() != sources.keys() or any(
+            families is not before[name] and families.keys() != before[name].keys()
+            for name, families in sources.items()
+        ):
+            stems = [stem for families in sources.values() for stem in families]
+            self._overlaps = len(set(stems)) < len(stems)
+        return self._overlaps
 
-        A series that two sources give is taken from the first.
+    def render(self, sources: Mapping[str, Families], form: Format, *, gzip: bool = False) -> bytes:
+        """One page: source by source, each in the order of names; `sources` by a name that stays.
+
+        What a source says must not change afterwards. Where two speak of one metric all are put together, so that it
+        stands once; a series that two sources give is taken from the first.
         """
-        groups: dict[str, Family] = {}
-        for families in sources:
-            for stem, family in families.items():
-                first = groups.get(stem)
-                groups[stem] = family if first is None else Family(family.metric, family.lines | first.lines)
-        if len(self._blocks) > 4 * len(groups) + 64:  # families that are no more
-            self._blocks.clear()
-        blocks = [self._block(groups[stem], form.openmetrics) for stem in sorted(groups)]
-        end = [_EOF] if form.openmetrics else []
-        page = b"".join([block.text for block in blocks] + end)
+        if self._overlap(sources):
+            sources = {"": _together(sources.values())}
+        if len(self._parts) > 4 * len(sources) + 64:  # sources that are no more
+            self._parts.clear()
+        parts = []
+        for name, families in sources.items():
+            part = self._parts.get((name, form.openmetrics))
+            if part is None:
+                part = self._parts[name, form.openmetrics] = _Part(form.openmetrics)
+            part.update(families)
+            parts.append(part)
+        texts = [part.text for part in parts]
+        if form.openmetrics:
+            texts.append(_EOF)
         if not gzip:
-            return page
+            return b"".join(texts)
         packer = self._packer = self._packer or Packer()
-        return member(page, [block.packed(packer) for block in blocks] + list(map(stored, end)))
+        packed = [part.packed(packer) for part in parts]
+        if form.openmetrics:
+            packed.append(stored(_EOF))
+        return member(packed, self._trailers[form.openmetrics].of(texts))
 
-    def _block(self, family: Family, openmetrics: bool) -> _Block:
-        key = (family.metric.stem, openmetrics)
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._blocks[key] = _Block(family.metric, openmetrics)
-        block.update(family)
-        return block
+
+def _together(sources: Iterable[Families]) -> Families:
+    groups: dict[str, Family] = {}
+    for families in sources:
+        for stem, family in families.items():
+            first = groups.get(stem)
+            groups[stem] = family if first is None else Family.of(family.metric, family.lines | first.lines)
+    return groups
 
 
 def render(sources: Iterable[Families], form: Format) -> bytes:
-    """One page, for those who make only one: see `Renderer.render`."""
-    return Renderer().render(sources, form)
+    """One page in the order of names, for those who make only one: see `Renderer.render`."""
+    return Renderer().render({"": _together(sources)}, form)
 
 
 def compress(page: bytes) -> bytes:

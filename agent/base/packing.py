@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _LEVEL: Final = 1
@@ -38,7 +38,27 @@ def stored(text: bytes) -> bytes:
     return b"".join([b"\0" + struct.pack("<HH", len(each), len(each) ^ _LARGEST) + each for each in blocks])
 
 
-def member(text: bytes, packed: Iterable[bytes]) -> bytes:
-    """The gzip file of a text that is given in packed parts, too."""
-    check = struct.pack("<II", zlib.crc32(text), len(text) & 0xFFFFFFFF)
-    return b"".join((_HEAD, *packed, _END, check))
+class Trailer:
+    """How a gzip file ends: CRC-32 and length of its text (RFC 1952, 2.3.1), which is given in parts.
+
+    As far as the parts are the same objects as the last time they are not read again.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[bytes, int, int]] = []
+
+    def of(self, texts: Sequence[bytes]) -> bytes:
+        known, check, length = self._known, 0, 0
+        for place, text in enumerate(texts):
+            if place < len(known) and known[place][0] is text:
+                _, check, length = known[place]
+                continue
+            del known[place:]
+            check, length = zlib.crc32(text, check), length + len(text)
+            known.append((text, check, length))
+        return struct.pack("<II", check, length & 0xFFFFFFFF)
+
+
+def member(packed: Iterable[bytes], trailer: bytes) -> bytes:
+    """The gzip file of a text, from its packed parts."""
+    return b"".join((_HEAD, *packed, _END, trailer))

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from agent.base.catalogue import Metric, Sample, mig
+from agent.base.catalogue import Sample, Table, mig
 from agent.base.catalogue import gpu as m
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration
 from agent.gpu import bus, codes, release
+from agent.gpu.frames import Frames, Row
 from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED, GpuNode
 from agent.gpu.pci import scan
@@ -28,10 +29,6 @@ from agent.gpu.view import View
 
 FIRST_WAIT_S: Final = 5.0
 SCAN_EVERY_S: Final = 60.0
-
-
-Slot = tuple[int, Metric, tuple[str, ...], str]
-"""Place in a frame, metric, label values, and the key of the counter that adds up its steps ("" for none)."""
 
 
 class GpuSettings(Settings):
@@ -75,7 +72,7 @@ class Gpu:
         self._answered: bool | None = None
         self._on_bus: list[str] | None = None
         self._scanned = -SCAN_EVERY_S
-        self._layout: tuple[int, list[Slot]] = (-1, [])
+        self._frames = Frames(-1, ())
         self._obey()  # first: a driver that is being replaced is not to be touched
         self._node.client.start()
         self._node.client.wait(min(FIRST_WAIT_S, settings.deadline / 2))
@@ -85,7 +82,7 @@ class Gpu:
             del self._context.shared[SHARED]
         self._node.close()
 
-    def collect(self) -> Iterable[Sample]:
+    def collect(self) -> Iterable[Sample | Table]:
         problem = self._obey()
         view = self._node.refresh()
         if view.up is None and not view.stuck and not view.released:
@@ -182,20 +179,16 @@ class Gpu:
         for call, reason, count in described["errors"]:
             yield m.CALL_ERRORS.sample(count, synthetic, call, reason)
 
-    def _values(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
+    def _values(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample | Table]:
         if view.frame is None:
             return
-        if self._layout[0] != view.frame.generation:
-            self._layout = (view.frame.generation, list(self._lay_out(described, inventory)))
-        values, counters = view.frame.values, self._node.counters
-        for slot, metric, labels, counter in self._layout[1]:
-            value = values[slot]
-            if value == value:
-                yield Sample(metric, labels, counters.add(counter, value) if counter else value)
+        if self._frames.generation != view.frame.generation:
+            self._frames = Frames(view.frame.generation, self._lay_out(described, inventory))
+        yield self._frames.table(view.frame.values, self._node.counters)
         if not self._node.synthetic:
             yield from self._bus(described, inventory)
 
-    def _lay_out(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Slot]:
+    def _lay_out(self, described: dict[str, Any], inventory: Inventory) -> Iterator[Row]:
         """What each slot of a frame becomes; the same until the next description."""
         slot = -1
         for gpu in described["gpus"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -152,7 +151,7 @@ class Health:
         return {"driver": view.versions.get("driver", ""), "gpus": gpus, "hcas": baseline.hcas(self._settings.sys)}
 
     def _keep(self, content: dict[str, Any], verdicts: list[Verdict]) -> None:
-        self._context.shared[document.SHARED] = json.dumps(content).encode()
+        self._context.shared[document.SHARED] = content
         brief = [(verdict.component, verdict.uuid, verdict.state, verdict.action) for verdict in verdicts]
         if self._synthetic is not None and (brief != self._last or time.monotonic() - self._saved > SAVE_EVERY_S):
             self._last, self._saved = brief, time.monotonic()

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import pynvml
 
+from agent.base.memory import give_back
 from agent.gpu import codes, wire
 from agent.gpu.device import Device, Identity, identify
 from agent.gpu.events import EventLane, SlowLane
@@ -58,6 +59,8 @@ class Child:
         self._last_utilization: dict[str, int] = {}
         self._order: list[Device] = []
         self._errors: Counter[tuple[str, str]] = Counter()
+        self._told: Counter[tuple[str, str]] = Counter()
+        """The errors as last described."""
         self._generation = (os.getpid() & 0xFFFF) << 16  # another child's descriptions are not ours
         self._versions = {"driver": "", "nvml": "", "cuda": ""}
 
@@ -119,6 +122,7 @@ class Child:
     def _serve(self) -> None:
         interval = float(self._settings["interval"])
         turn, due, looked = 0, time.monotonic(), 0.0
+        give_back()
         while True:
             again = self._again.is_set() or any(device.outdated for device in self._order)
             if again or time.monotonic() - looked >= float(self._settings["retry_lost"]):
@@ -222,6 +226,7 @@ class Child:
         self._order = devices
         for device in devices:
             device.plan.changed = False
+        self._told = self._errors.copy()
         self._send(
             wire.DESCRIBE,
             {
@@ -262,7 +267,7 @@ class Child:
             changed |= self._count_peers()
         if gone or changed:
             self._generation += 1
-        if gone or changed or turn % LAZY == 0:  # from time to time for the counts of errors alone
+        if gone or changed or (turn % LAZY == 0 and self._told != self._errors):
             self._describe()
         self._write(
             wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.plan.values for d in self._order])

@@ -45,6 +45,7 @@ class Library:
     def __init__(self, lane: memoryview, path: str | None = None) -> None:
         self.lane = lane
         self._path = path
+        self._functions: dict[str, Any] = {}
 
     def load(self) -> None:
         """Load the library as nvidia-ml-py would, but apart from initialising it.
@@ -81,11 +82,14 @@ class Library:
 
     def function(self, name: str) -> Any:
         """A function object of our own (its settings are not shared), or None where the driver lacks it."""
-        try:
-            function = pynvml.nvmlLib[name]
-        except AttributeError:
-            return None
-        function.restype = ctypes.c_int
+        function = self._functions.get(name)
+        if function is None:
+            try:
+                function = pynvml.nvmlLib[name]  # a look at the library's symbols each time
+            except AttributeError:
+                return None
+            function.restype = ctypes.c_int
+            self._functions[name] = function
         return function
 
     def call(self, name: str, *args: Any, index: int | None = None, lane: memoryview | None = None) -> int:
@@ -93,8 +97,12 @@ class Library:
         function = self.function(name)
         if function is None:
             return codes.FUNCTION_NOT_FOUND
-        with self.calling(name, index, lane):
+        lane = self.lane if lane is None else lane
+        begin(lane, NUMBER.get(name, 0), index, monotonic_ns())
+        try:
             return int(function(*args))
+        finally:
+            lane[2] = 0
 
     def ask(self, wrapper: Callable[..., T], *args: Any, index: int | None = None) -> T | None:
         """One call through nvidia-ml-py's wrapper, announced; None if it fails in a way that may.
@@ -112,13 +120,12 @@ class Library:
                 return None
 
     @contextmanager
-    def calling(self, name: str, index: int | None = None, lane: memoryview | None = None) -> Iterator[None]:
-        lane = self.lane if lane is None else lane
-        begin(lane, NUMBER.get(name, 0), index, monotonic_ns())
+    def calling(self, name: str, index: int | None = None) -> Iterator[None]:
+        begin(self.lane, NUMBER.get(name, 0), index, monotonic_ns())
         try:
             yield
         finally:
-            lane[2] = 0
+            self.lane[2] = 0
 
 
 def judge(code: int) -> None:

@@ -47,12 +47,12 @@ def pack_values(generation: int, at_ns: int, wall: float, values: list[array[flo
 
 
 class Frame(NamedTuple):
-    """Values of one sweep, in the order of the description with the same generation."""
+    """Values of one sweep (doubles, not copied), in the order of the description with the same generation."""
 
     generation: int
     at_ns: int
     wall: float
-    values: array[float]
+    values: memoryview[float]
 
 
 def unpack_values(body: bytes) -> Frame:
@@ -63,9 +63,8 @@ def unpack_values(body: bytes) -> Frame:
     """
     try:
         generation, at_ns, wall = _VALUES.unpack_from(body)
-        values = array("d")
-        values.frombytes(body[_VALUES.size :])
-    except (struct.error, ValueError) as error:
+        values = memoryview(body)[_VALUES.size :].cast("d")
+    except (struct.error, TypeError) as error:
         raise WireError(f"values: {error}") from None
     return Frame(generation, at_ns, wall, values)
 

@@ -202,7 +202,7 @@ class Watch(Watching):
         for metric, values in zip(SHOWN, (newest.scores, bands.yhat, bands.lower, bands.upper), strict=True):
             prefixes = self._prefixes[metric.stem]
             lines = dict(zip((prefixes[column] for column in there), values[there].tolist(), strict=True))
-            found[metric.stem] = Family(metric, lines)
+            found[metric.stem] = Family.of(metric, lines)
         return found if len(there) else {}
 
     # --- kept over restarts ---------------------------------------------------------------------------------

@@ -43,14 +43,12 @@ def dynamic_prefix(metric: Metric, labels: Mapping[str, str]) -> str:
 
 def families(lines: Iterable[Line], samples: Iterable[Sample] = ()) -> Families:
     """Families by stem, as `agent.base.exposition.render` takes them; a series given twice stands once."""
-    found: dict[str, Family] = {}
+    found: dict[Metric, dict[str, float]] = {}
     for line in lines:
-        family = found.setdefault(line.metric.stem, Family(line.metric, {}))
-        family.lines[dynamic_prefix(line.metric, line.labels)] = line.value
+        found.setdefault(line.metric, {})[dynamic_prefix(line.metric, line.labels)] = line.value
     for sample in samples:
-        family = found.setdefault(sample.metric.stem, Family(sample.metric, {}))
-        family.lines[prefix(sample.metric, sample.labels, sample.part)] = sample.value
-    return found
+        found.setdefault(sample.metric, {})[prefix(sample.metric, sample.labels, sample.part)] = sample.value
+    return {metric.stem: Family.of(metric, rows) for metric, rows in found.items()}
 
 
 class Counters:

@@ -14,11 +14,13 @@ from agent.base.catalogue.metric import (
     SUFFIX,
     TARGET_LABELS,
     UNITS,
+    Layout,
     Metric,
     Sample,
+    Table,
 )
 
-__all__ = ["CATALOGUE", "SUFFIX", "TARGET_LABELS", "UNITS", "Metric", "Sample", "load_all"]
+__all__ = ["CATALOGUE", "SUFFIX", "TARGET_LABELS", "UNITS", "Layout", "Metric", "Sample", "Table", "load_all"]
 
 
 def load_all() -> dict[str, Metric]:

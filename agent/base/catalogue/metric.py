@@ -6,6 +6,7 @@ Standard library only, so that rules, panels, drills and documentation can impor
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -139,3 +140,26 @@ class Sample(NamedTuple):
     labels: tuple[str, ...]
     value: float
     part: Part = ""
+
+
+class Layout:
+    """What the values of a `Table` are: metric and label values of each, in order. Made once, and given again."""
+
+    def __init__(self, series: Iterable[tuple[Metric, tuple[str, ...]]]) -> None:
+        self.series = tuple(series)
+
+
+class Table(NamedTuple):
+    """Many samples at once, from a source that tells the same series each time; NaN is "no value".
+
+    What is known of the layout is not looked at again: on a GPU node this is most of the page.
+    """
+
+    layout: Layout
+    values: Sequence[float]
+
+    def samples(self) -> Iterator[Sample]:
+        """One by one, without those that have no value."""
+        for (metric, labels), value in zip(self.layout.series, self.values, strict=True):
+            if value == value:
+                yield Sample(metric, labels, value)

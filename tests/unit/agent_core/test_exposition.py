@@ -187,21 +187,40 @@ def test_one_renderer_makes_the_pages_that_new_ones_would(metric, pages, form):
     renderer = Renderer()
     for rows in pages:
         samples = [metric.gauge.sample(value, label, "x") for label, value in rows.items()]
-        sources = [gather([*samples, metric.counter.sample(len(rows), "c")])]
-        page = render(sources, form)
-        assert gzip.decompress(renderer.render(sources, form, gzip=True)) == page
-        assert renderer.render(sources, form) == page
+        source = gather([*samples, metric.counter.sample(len(rows), "c")])
+        page = render([source], form)
+        assert gzip.decompress(renderer.render({"x": source}, form, gzip=True)) == page
+        assert renderer.render({"x": source}, form) == page
+
+
+@given(turns=st.lists(st.tuples(st.sampled_from(["first", "second", "third"]), VALUES, st.booleans()), max_size=12))
+def test_sources_stand_one_after_the_other_unless_they_share_a_metric(metric, turns):
+    """Some run and others do not; a metric told by two stands once, and none is lost or left over."""
+    renderer = Renderer()
+    own = {"first": metric.gauge, "second": metric.plain, "third": metric.small}
+    sources = {name: gather([]) for name in own}
+    for name, value, shared in turns:
+        samples = [own[name].sample(value, *(["g", name][: len(own[name].labels)]))]
+        if shared:
+            samples.append(metric.counter.sample(abs(value), name))
+        sources = {**sources, name: gather(samples)}
+        page = renderer.render(sources, TEXT)
+        assert gzip.decompress(renderer.render(sources, TEXT, gzip=True)) == page
+        together = render(sources.values(), TEXT)
+        assert sorted(page.splitlines()) == sorted(together.splitlines())
+        heads = [line for line in page.splitlines() if line.startswith(b"# TYPE")]
+        assert len(heads) == len(set(heads))
 
 
 def test_what_stays_is_compressed_and_what_changes_is_not(metric):
     def page(shift):
         still = [metric.counter.sample(n, f"GPU-{'0123' * 8}-{n}") for n in range(500)]
-        return [gather([*still, *(metric.gauge.sample(shift + n, f"GPU-{n}", "x") for n in range(500))])]
+        return {"x": gather([*still, *(metric.gauge.sample(shift + n, f"GPU-{n}", "x") for n in range(500))])}
 
     renderer = Renderer()
     first, *others = [len(renderer.render(page(shift), TEXT, gzip=True)) for shift in (0.0, 0.1, 0.2)]
-    plain = len(render(page(0.2), TEXT))
-    changing = len(render([{"gpuvigil_test_level_ratio": page(0.2)[0]["gpuvigil_test_level_ratio"]}], TEXT))
+    plain = len(render(page(0.2).values(), TEXT))
+    changing = len(render([{"gpuvigil_test_level_ratio": page(0.2)["x"]["gpuvigil_test_level_ratio"]}], TEXT))
     assert first < plain / 5
     assert max(others) < changing + (plain - changing) / 5
     last = [len(renderer.render(page(0.2), TEXT, gzip=True)) for _ in range(10)][-1]
@@ -210,7 +229,7 @@ def test_what_stays_is_compressed_and_what_changes_is_not(metric):
 
 def test_a_plain_page_before_does_not_keep_the_compressed_one_large(metric):
     renderer = Renderer()
-    source = [gather(metric.counter.sample(n, f"GPU-{'0123' * 8}-{n}") for n in range(500))]
+    source = {"x": gather(metric.counter.sample(n, f"GPU-{'0123' * 8}-{n}") for n in range(500))}
     plain = len(renderer.render(source, TEXT))
     renderer.render(source, TEXT)
     assert len(renderer.render(source, TEXT, gzip=True)) < plain / 5
@@ -219,8 +238,8 @@ def test_a_plain_page_before_does_not_keep_the_compressed_one_large(metric):
 def test_a_family_larger_than_a_stored_block(metric):
     renderer = Renderer()
     for shift in (0.0, 0.1):
-        source = [gather(metric.gauge.sample(shift + n, "y" * 900, str(n)) for n in range(200))]
-        assert gzip.decompress(renderer.render(source, TEXT, gzip=True)) == render(source, TEXT)
+        source = gather(metric.gauge.sample(shift + n, "y" * 900, str(n)) for n in range(200))
+        assert gzip.decompress(renderer.render({"x": source}, TEXT, gzip=True)) == render([source], TEXT)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
