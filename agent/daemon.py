@@ -78,6 +78,7 @@ class Daemon:
         self.server.answered.update({(path, 200): 0 for path in self.app.paths})
         self.runner.server = self.server
         self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     def newest(self) -> Snapshot:
@@ -111,7 +112,10 @@ class Daemon:
         self._notifier.ready(f"listening on {addresses}")
         give_back()
         try:
-            await self._tick_until_stopped()
+            self._tick(loop.time(), "")
+            await self._stopping.wait()
+            if self._failure is not None:
+                raise self._failure
         finally:
             self._notifier.stopping()
             if watching is not None:
@@ -122,23 +126,24 @@ class Daemon:
             if hanging:
                 _log.warning("collectors hang and are left behind", extra={"collectors": ",".join(hanging)})
 
-    async def _tick_until_stopped(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        status = ""
-        while not self._stopping.is_set():
+    def _tick(self, due: float, told: str) -> None:
+        """One tick, which calls for the next; `told` is the status that systemd knows."""
+        if self._stopping.is_set():
+            return
+        try:
             newest = self.runner.snapshot()
             newest.make()
-            self._newest = newest
-            self._notifier.alive()
-            if (now_status := _status(self._newest)) != status:
-                status = now_status
-                self._notifier.status(status)
-            due = max(due + self._config.tick, loop.time())
-            try:
-                await asyncio.wait_for(self._stopping.wait(), due - loop.time())
-            except asyncio.TimeoutError:
-                continue
+        except Exception as error:  # an agent that ticks no more would show the last page for ever
+            self._failure = error
+            self._stopping.set()
+            return
+        self._newest = newest
+        self._notifier.alive()
+        if (status := _status(newest)) != told:
+            self._notifier.status(status)
+        loop = asyncio.get_running_loop()
+        due = max(due + self._config.tick, loop.time())
+        loop.call_at(due, self._tick, due, status)
 
     # reload
 

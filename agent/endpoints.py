@@ -50,10 +50,10 @@ def readyz(snapshot: Snapshot) -> Response:
 
 def health(context: Context) -> Response:
     """The verdicts as JSON; 503 until the health collector has judged for the first time."""
-    document = context.shared.get(HEALTH)
-    if document is None:
+    make = context.shared.get(HEALTH)
+    if make is None:
         return text("503: the health collector has not judged yet", 503)
-    return Response(200, json.dumps(document).encode(), "application/json")
+    return Response(200, json.dumps(make()).encode(), "application/json")
 
 
 def landing(snapshot: Snapshot, node: str, cluster: str) -> Response:

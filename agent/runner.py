@@ -17,7 +17,7 @@ from agent.base import statefile
 from agent.base.catalogue import Sample
 from agent.base.catalogue import self as own
 from agent.base.collector import Context, Kind, Settings
-from agent.base.usage import usage
+from agent.base.usage import Usage
 from agent.base.web import Server, WebSecurity
 from agent.budget import Budget
 from agent.kept import Kept
@@ -81,6 +81,7 @@ class Runner:
         self._statuses: dict[str, Status] = {}
         self._left_out = 0
         self._pages = Pages(monotonic)
+        self._costs = Usage()
         self._usage = (-_USAGE_EVERY, 0.0, 0)
 
     def configure(self, enabled: Mapping[str, Settings], *, start: bool = True) -> None:
@@ -153,7 +154,7 @@ class Runner:
 
     def _of_agent(self, now: float) -> Iterator[Sample]:
         if now - self._usage[0] >= _USAGE_EVERY:
-            self._usage = (now, *usage())
+            self._usage = (now, *self._costs.read())
         yield own.BUILD.sample(1, __version__, platform.python_version())
         yield own.START_TIME.sample(self._started)
         yield own.TICK_TIME.sample(self._wall())

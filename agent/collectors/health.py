@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,10 @@ from agent.health.verdict import BRAKE, HEAT, Facts, State, Verdict
 SAVE_EVERY_S: Final = 30.0
 FIRST_WAIT_S: Final = 3.0
 """The very first run waits this long for the gpu collector to have something to judge."""
+
+
+Readings = Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]]
+"""The GPUs that answer, by UUID: each as described, and its readings by key."""
 
 
 class HealthSettings(Settings):
@@ -75,15 +80,17 @@ class Health:
         news = self._context.shared.get(XID)
         news = news if isinstance(news, XidNews) else None
         minute = Minute(node.client.minute(), self._layouts)
-        facts = list(_facts(view, node.inventory, minute)) if node.inventory else []
+        readings = {str(gpu["uuid"]): (gpu, found) for gpu, found in view.readings()}
+        facts = list(_facts(view, node.inventory, readings, minute)) if node.inventory else []
         self._settle(facts)
-        inventory = self._inventory(view)
+        inventory = self._inventory(view, readings)
         signed, problem = self._baseline(node)
         differences = None if signed is None else list(baseline.compare(signed.inventory, inventory))
         about_node = list(_judge_node(view, node, news, differences if view.fresh else None))
         events, kernel = (news.events, news.trouble) if news else ((), ())
         verdicts = self._engine.judge(facts, about_node, events, minute, now, kernel)
-        content = document.build(
+        content = partial(
+            document.build,
             verdicts,
             self._engine.settled,
             inventory,
@@ -135,11 +142,11 @@ class Health:
                 node.inventory.forget(gone)
         return signed, ""
 
-    def _inventory(self, view: View) -> dict[str, Any]:
+    def _inventory(self, view: View, found: Readings) -> dict[str, Any]:
         """What the node is made of now; GPUs only while they are seen."""
         gpus = {}
-        for gpu, readings in view.readings():
-            gpus[str(gpu["uuid"])] = {
+        for uuid, (gpu, readings) in found.items():
+            gpus[uuid] = {
                 **{key: gpu[key] for key in ("pci", "model", "vbios", "serial")},
                 "inforom": gpu["inforom"].get("image", ""),
                 "memory": readings.get("memory.total"),
@@ -150,12 +157,12 @@ class Health:
             }
         return {"driver": view.versions.get("driver", ""), "gpus": gpus, "hcas": baseline.hcas(self._settings.sys)}
 
-    def _keep(self, content: dict[str, Any], verdicts: list[Verdict]) -> None:
+    def _keep(self, content: Callable[[], dict[str, Any]], verdicts: list[Verdict]) -> None:
         self._context.shared[document.SHARED] = content
         brief = [(verdict.component, verdict.uuid, verdict.state, verdict.action) for verdict in verdicts]
         if self._synthetic is not None and (brief != self._last or time.monotonic() - self._saved > SAVE_EVERY_S):
             self._last, self._saved = brief, time.monotonic()
-            state = {"engine": self._engine.dump(), "signed_off": self._signed_off, "document": content}
+            state = {"engine": self._engine.dump(), "signed_off": self._signed_off, "document": content()}
             statefile.save(document.path_of(self._context.state_dir, self._synthetic), state)
 
     def _samples(self, verdicts: list[Verdict], node: GpuNode) -> Iterator[Sample]:
@@ -170,8 +177,7 @@ def _backend(synthetic: bool | None) -> str:
     return "simulator" if synthetic else "nvml"
 
 
-def _facts(view: View, inventory: Inventory, minute: Minute) -> Iterator[Facts]:
-    readings = {str(gpu["uuid"]): found for gpu, found in view.readings()}
+def _facts(view: View, inventory: Inventory, readings: Readings, minute: Minute) -> Iterator[Facts]:
     stuck = {each.uuid: (each.call, each.seconds()) for each in view.stuck}
     unsure = set()
     if view.described is not None:
@@ -179,7 +185,7 @@ def _facts(view: View, inventory: Inventory, minute: Minute) -> Iterator[Facts]:
     for uuid, known in inventory.known.items():
         present = None if not view.fresh or view.frame is None or uuid in unsure else uuid in readings
         throttled = minute.throttled(uuid, (*HEAT, *BRAKE))
-        yield Facts(uuid, str(known.gpu), present, stuck.get(uuid), readings.get(uuid, {}), throttled)
+        yield Facts(uuid, str(known.gpu), present, stuck.get(uuid), readings.get(uuid, ({}, {}))[1], throttled)
 
 
 def _judge_node(

@@ -28,6 +28,7 @@ from agent.gpu.view import Process, Settings, Stuck, View
 LOG = logging.getLogger("gpuvigil.gpu")
 
 POLL_S: Final = 0.25
+"""How soon a call past its deadline is noticed; with long deadlines, half a second is soon enough."""
 AWAY_S: Final = 1.0
 """A turn that takes longer is none of ours: the whole machine stood still (a virtual machine moved, a frozen cgroup),
 and the child with it.
@@ -82,6 +83,7 @@ class Client:
         self._starts = 0
         self._back = time.monotonic()
         self._away = 0.0
+        self._poll = max(POLL_S, min(0.5, settings.call_deadline / 8))
         self._selector = selectors.DefaultSelector()
         self._closing = threading.Event()
         self._released = threading.Event()
@@ -190,7 +192,7 @@ class Client:
             self._start_main()
         self._start_probe()
         if self._selector.get_map():
-            for key, _ in self._selector.select(POLL_S):
+            for key, _ in self._selector.select(self._poll):
                 self._read(key.data)
         else:
             self._closing.wait(POLL_S)

@@ -14,7 +14,7 @@ from agent.gpu import codes
 from agent.gpu.fields import NAME, FieldArray
 from agent.gpu.nvml import judge
 from agent.gpu.plan import NAN, Plan
-from agent.gpu.readings import LINKS, PCIE_TOP, Field
+from agent.gpu.readings import CALM, PCIE_TOP, Field
 
 COUNTERS: Final = (Field(197, "pcie_tx"), Field(198, "pcie_rx"))
 NARROW: Final = 2**32
@@ -34,7 +34,7 @@ class PcieBytes:
         fn = plan.library.function(NAME)
         if fn is not None:
             self._fields = FieldArray(fn, plan.handle, COUNTERS)
-            plan.add(NAME, self._read, (), (), self._store, LINKS)
+            plan.add(NAME, self._read, (), (), self._store, CALM)
 
     def _read(self) -> int:
         code = int(self._fields.fn(*self._fields.args)) or max(code for _, code, _ in self._fields.results())

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from agent.gpu import codes
 from agent.gpu.nvml import Library, judge
-from agent.gpu.readings import FAST, NUMBER
+from agent.gpu.readings import EVERY, FAST, NUMBER
 from agent.gpu.wire import begin
 
 NAN: Final = math.nan
@@ -148,8 +148,9 @@ class Plan:
         """
         self.reset_required = False
         answered = failed = False
+        due = {every: turn % every == 0 for every in EVERY}
         for call in self._calls:
-            if turn % call.every:
+            if not due[call.every]:
                 continue
             code = self._run(call)
             answered |= code != codes.UNKNOWN

@@ -158,7 +158,7 @@ def _links(plan: Plan, per_link: bool) -> None:
         for key, slot in slots.items():
             plan.values[slot] = links.values[key]
 
-    plan.add(LINK_STATE, links.read, (), slots.values(), store, table.LINKS)
+    plan.add(LINK_STATE, links.read, (), slots.values(), store, table.CALM)
 
 
 def _chip_links(plan: Plan) -> None:
@@ -171,7 +171,7 @@ def _chip_links(plan: Plan) -> None:
         for key, slot in slots.items():
             plan.values[slot] = links.values[key]
 
-    plan.add(FIELD_VALUES, links.read, (), slots.values(), store, table.LINKS)
+    plan.add(FIELD_VALUES, links.read, (), slots.values(), store, table.CALM)
 
 
 def _mig(plan: Plan) -> Mig | None:
@@ -186,7 +186,7 @@ def _mig(plan: Plan) -> Mig | None:
         for key, value in mig.values.items():
             plan.put(key, value)
 
-    plan.add("nvmlDeviceGetMigDeviceHandleByIndex", mig.read, (), (), store, table.LINKS)
+    plan.add("nvmlDeviceGetMigDeviceHandleByIndex", mig.read, (), (), store, table.CALM)
     return mig
 
 

@@ -15,11 +15,13 @@ from typing import Final, NamedTuple
 from agent.gpu.structs import Bar1, Fabric, Margin, Memory, Memory2, RowRemapper, SramErrors, Utilization, version
 
 FAST: Final = 1
-"""Every sweep."""
-LINKS: Final = 5
-"""Every fifth sweep: a call or more for each NVLink."""
+"""Every sweep: what is windowed, explains a fault, or says that the GPU is lost."""
+CALM: Final = 5
+"""Every fifth sweep, as often as the page takes readings over; GPUs take turns."""
 LAZY: Final = 15
 """Every fifteenth sweep: limits and modes; they change by hand or not at all."""
+
+EVERY: Final = (FAST, CALM, LAZY)
 
 RATIO_TOP: Final = 1.05
 PCIE_TOP: Final = 1e12
@@ -171,18 +173,20 @@ GETTERS: Final = (
         (Part("utilization", _PCT, RATIO_TOP, "gpu"), Part("memory_activity", _PCT, RATIO_TOP, "memory")),
         (Utilization,),
     ),
-    Get("nvmlDeviceGetEncoderUtilization", (Part("encoder", _PCT, RATIO_TOP),), (c_uint, c_uint)),
-    Get("nvmlDeviceGetDecoderUtilization", (Part("decoder", _PCT, RATIO_TOP),), (c_uint, c_uint)),
+    Get("nvmlDeviceGetEncoderUtilization", (Part("encoder", _PCT, RATIO_TOP),), (c_uint, c_uint), every=CALM),
+    Get("nvmlDeviceGetDecoderUtilization", (Part("decoder", _PCT, RATIO_TOP),), (c_uint, c_uint), every=CALM),
     Get(
         "nvmlDeviceGetMemoryInfo_v2",
         tuple(Part("memory." + name, attr=name) for name in ("total", "reserved", "free", "used")),
         (Memory2,),
+        every=CALM,
         version=version(Memory2, 2),
     ),
     Get(
         "nvmlDeviceGetMemoryInfo",
         tuple(Part("memory." + name, attr=name) for name in ("total", "free", "used")),
         (Memory,),
+        every=CALM,
     ),
     Get("nvmlDeviceGetPowerUsage", (Part("power", 1e-3, 1e4),)),
     Get("nvmlDeviceGetEnforcedPowerLimit", (Part("power_limit", 1e-3, 1e4),), every=LAZY),
@@ -200,21 +204,26 @@ GETTERS: Final = (
     ),
     Get("nvmlDeviceGetFanSpeed", (Part("fan", _PCT, 2.0),), every=LAZY),
     *(
-        Get("nvmlDeviceGetClockInfo", (Part("clock." + name, _MHZ, 1e10),), args=(number,))
+        Get(
+            "nvmlDeviceGetClockInfo",
+            (Part("clock." + name, _MHZ, 1e10),),
+            args=(number,),
+            every=FAST if name == "sm" else CALM,
+        )
         for number, name in enumerate(CLOCKS)
     ),
     *(
         Get("nvmlDeviceGetMaxClockInfo", (Part("clock_max." + name, _MHZ, 1e10),), args=(number,), every=LAZY)
         for number, name in enumerate(CLOCKS)
     ),
-    Get("nvmlDeviceGetPerformanceState", (Part("pstate", top=15),)),
+    Get("nvmlDeviceGetPerformanceState", (Part("pstate", top=15),), every=CALM),
     Get("nvmlDeviceGetPersistenceMode", (Part("persistence", top=1),), every=LAZY),
-    Get("nvmlDeviceGetCurrPcieLinkGeneration", (Part("pcie_generation", top=10),)),
-    Get("nvmlDeviceGetCurrPcieLinkWidth", (Part("pcie_width", top=32),)),
+    Get("nvmlDeviceGetCurrPcieLinkGeneration", (Part("pcie_generation", top=10),), every=CALM),
+    Get("nvmlDeviceGetCurrPcieLinkWidth", (Part("pcie_width", top=32),), every=CALM),
     Get("nvmlDeviceGetMaxPcieLinkGeneration", (Part("pcie_generation_max", top=10),), every=LAZY),
     Get("nvmlDeviceGetMaxPcieLinkWidth", (Part("pcie_width_max", top=32),), every=LAZY),
     Get("nvmlDeviceGetGpuMaxPcieLinkGeneration", (Part("pcie_generation_card", top=10),), every=LAZY),
-    Get("nvmlDeviceGetPcieReplayCounter", (Part("pcie_replays"),)),
+    Get("nvmlDeviceGetPcieReplayCounter", (Part("pcie_replays"),), every=CALM),
     *(
         Get("nvmlDeviceGetTotalEccErrors", (Part(f"ecc.{severity}.{lifetime}"),), (c_ulonglong,), (error, counter))
         for error, severity in enumerate(("corrected", "uncorrected"))
@@ -229,6 +238,7 @@ GETTERS: Final = (
             Part("remap_failure", top=1, out=3),
         ),
         (c_uint, c_uint, c_uint, c_uint),
+        every=CALM,
     ),
     Get("nvmlDeviceGetRetiredPagesPendingStatus", (Part("retired_pending", top=1),), every=LAZY),
     Get(
@@ -266,7 +276,7 @@ GETTERS: Final = (
             Part("fabric_degraded", top=1, attr="degraded"),
         ),
         (Fabric,),
-        every=LINKS,
+        every=CALM,
         version=version(Fabric, 2),
     ),
 )

@@ -15,7 +15,7 @@ from agent.health.engine import Settled, of_gpu
 from agent.health.verdict import State, Verdict, worst
 
 SHARED: Final = "health"
-"""Name in `context.shared` of the newest document, which changes no more."""
+"""Name in `context.shared` of what makes the newest document, which is made when it is asked for."""
 SETTLED_NAME: Final = "settled.json"
 SETTLED_KEPT: Final = 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 from agent.gpu.wire import Frame
@@ -49,14 +50,19 @@ class Minute:
             if generation not in layouts:
                 layouts[generation] = _slots(described)
         self._frames = [(layouts[frame.generation], frame) for _, frame in frames]
+        self._runs = [
+            (layouts[generation], [frame.values for _, frame in run])
+            for generation, run in groupby(frames, key=lambda each: each[1].generation)
+        ]
+        """Sweeps of one layout after the other."""
 
     def _series(self, uuid: str, key: str) -> list[float]:
         """The key's values over the minute; sweeps without one are left out."""
-        found = []
-        for slots, frame in self._frames:
+        found: list[float] = []
+        for slots, run in self._runs:
             slot = slots.get(uuid, {}).get(key)
-            if slot is not None and slot < len(frame.values) and (value := frame.values[slot]) == value:
-                found.append(value)
+            if slot is not None:
+                found += [value for values in run if slot < len(values) and (value := values[slot]) == value]
         return found
 
     def throttled(self, uuid: str, reasons: Iterable[str]) -> dict[str, float]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 
 def verdicts(node):
-    return node.context.shared["health"]
+    return node.context.shared["health"]()
 
 
 def state(page, component, gpu=None):

@@ -38,7 +38,7 @@ def test_let_go_and_taken_up_with_another_driver(make_node, tmp_path):
     assert page.one("gpuvigil_gpu_known") == page.one("gpuvigil_gpu_expected") == 2
     assert not page.all("gpuvigil_gpu_power_watts")
     page = node.until(lambda page: page.one("gpuvigil_health_state", component="driver") == 3)
-    verdict = next(each for each in node.context.shared["health"]["verdicts"] if not each["uuid"])
+    verdict = next(each for each in node.context.shared["health"]()["verdicts"] if not each["uuid"])
     assert "driver 595" in verdict["reason"]
     for _ in range(10):  # the new driver comes, and nobody looks at it yet
         node.page()

@@ -9,7 +9,7 @@ import pytest
 
 from agent.base.catalogue import self as own
 from agent.base.collector import PartialFailure, Settings
-from agent.base.usage import children, usage
+from agent.base.usage import Usage, children
 from agent.runner import Runner
 
 
@@ -246,13 +246,13 @@ def test_what_the_agent_costs_includes_its_children():
     import sys
 
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); input()"
-    before, _ = usage()
+    before, _ = Usage().read()
     child = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
     assert child.pid in children()
-    alive, rss = usage()
+    alive, rss = Usage().read()
     assert alive - before >= 0.25
     child.communicate(b"\n")
-    reaped, rss_after = usage()
+    reaped, rss_after = Usage().read()
     assert reaped >= alive - 0.02, "an ended child still counts: the counter does not fall"
     assert rss > 1_000_000 < rss_after
