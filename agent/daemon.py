@@ -131,7 +131,7 @@ class Daemon:
         if self._stopping.is_set():
             return
         try:
-            newest = self.runner.snapshot()
+            newest = self.runner.tick()
             newest.make()
         except Exception as error:  # an agent that ticks no more would show the last page for ever
             self._failure = error

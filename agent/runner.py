@@ -27,6 +27,8 @@ from agent.worker import Result, State, Worker
 OWN = "agent"
 """Name under which the agent's own families stand among the collectors'."""
 _USAGE_EVERY = 5.0
+_STAYS_S = 5.0
+"""How old the agent's own series may become while its collectors say nothing new."""
 
 
 class Standing(NamedTuple):
@@ -39,6 +41,17 @@ class Standing(NamedTuple):
 
     def is_like(self, other: Standing) -> bool:
         return all(map(is_, self[:3], other[:3])) and self.late == other.late
+
+    def says_as(self, other: Standing) -> bool:
+        """Whether, but for the times of the run, there is nothing new to tell."""
+        mine, theirs = self.result, other.result
+        return (
+            self.worker is other.worker
+            and self.state.errors is other.state.errors
+            and self.state.dropped == other.state.dropped
+            and self.late == other.late
+            and (mine is theirs or (mine is not None and theirs is not None and mine.families is theirs.families))
+        )
 
 
 class Runner:
@@ -80,6 +93,7 @@ class Runner:
         self._standings: Mapping[str, Standing] = {}
         self._statuses: dict[str, Status] = {}
         self._left_out = 0
+        self._newest: Snapshot | None = None
         self._pages = Pages(monotonic)
         self._costs = Usage()
         self._usage = (-_USAGE_EVERY, 0.0, 0)
@@ -114,13 +128,32 @@ class Runner:
         end = self._monotonic() + timeout
         return [name for name, worker in self.workers.items() if not worker.join(max(0.05, end - self._monotonic()))]
 
+    def tick(self) -> Snapshot:
+        """What is known now: the last snapshot for some seconds more, as long as no collector says anything new."""
+        now = self._monotonic()
+        standings, before, last = self._stand(now), self._standings, self._newest
+        if (
+            last is not None
+            and now - last.at < _STAYS_S
+            and before.keys() == standings.keys()
+            and all(standing.says_as(before[name]) for name, standing in standings.items())
+        ):
+            return last
+        self._newest = self._join(standings, now)
+        return self._newest
+
     def snapshot(self) -> Snapshot:
         """What is known now."""
         now = self._monotonic()
-        standings = {
+        return self._join(self._stand(now), now)
+
+    def _stand(self, now: float) -> dict[str, Standing]:
+        return {
             name: Standing(worker, worker.state, worker.current(now), worker.late(now))
             for name, worker in self.workers.items()
         }
+
+    def _join(self, standings: dict[str, Standing], now: float) -> Snapshot:
         results = {name: standing.result for name, standing in standings.items() if standing.result is not None}
         blocks = self.budget.apply(results, reserved=self._kept.size)
         self._tell(standings)

@@ -64,3 +64,8 @@ class Usage:
 
     def _look(self) -> None:
         self._looked, self._children = time.monotonic(), children(self._proc)
+
+
+def usage(proc: str = "/proc") -> tuple[float, int]:
+    """The same, once."""
+    return Usage(proc).read()

@@ -37,6 +37,9 @@ class _Memory:
     action: str
     since: float
     evidence: dict[str, Any] = field(default_factory=dict)
+    judged: Verdict | None = None
+    """The last verdict, as it was judged and as it was given out: most stay what they are."""
+    shown: Verdict | None = None
 
 
 class Engine:
@@ -129,7 +132,10 @@ class Engine:
                     "trouble": trouble(kernel, now),
                 }
             self._memory[key] = memory
-        return replace(verdict, since=memory.since, evidence=memory.evidence)
+        if memory.shown is None or memory.judged != verdict:
+            memory.judged = verdict
+            memory.shown = replace(verdict, since=memory.since, evidence=memory.evidence)
+        return memory.shown
 
     # -- keeping it -----------------------------------------------------------------------
 

@@ -51,18 +51,18 @@ class Minute:
                 layouts[generation] = _slots(described)
         self._frames = [(layouts[frame.generation], frame) for _, frame in frames]
         self._runs = [
-            (layouts[generation], [frame.values for _, frame in run])
-            for generation, run in groupby(frames, key=lambda each: each[1].generation)
+            (layouts[key[0]], [frame.values for _, frame in run])
+            for key, run in groupby(frames, key=lambda each: (each[1].generation, len(each[1].values)))
         ]
-        """Sweeps of one layout after the other."""
+        """Sweeps of one layout and length after the other."""
 
     def _series(self, uuid: str, key: str) -> list[float]:
         """The key's values over the minute; sweeps without one are left out."""
         found: list[float] = []
         for slots, run in self._runs:
             slot = slots.get(uuid, {}).get(key)
-            if slot is not None:
-                found += [value for values in run if slot < len(values) and (value := values[slot]) == value]
+            if slot is not None and slot < len(run[0]):
+                found += [value for values in run if (value := values[slot]) == value]
         return found
 
     def throttled(self, uuid: str, reasons: Iterable[str]) -> dict[str, float]:
