@@ -3,10 +3,11 @@
 Prints `name value unit` lines; the peers' rows carry their name in front. All three run at the same time.
 
 `scrape_cpu_us_per_series` is what production pays: a scrape every 15 s, as Prometheus sends it (OpenMetrics, gzip, one
-connection kept), which finds values it has not seen, so that rendering and compressing count, and processor caches
-that others have used meanwhile. It is the median over the scrapes; `..._spread` is half of the middle half's width.
-CPU is that of the process and its children, in the kernel's own nanoseconds; what they use between scrapes is
-`background_core_percent`. `memory_scrape_cpu_us_per_series` is the agent asked again at once, answered from memory.
+connection kept), which finds values it has not seen, and processor caches that others have used meanwhile. It is the
+median over the scrapes; `..._spread` is half of the middle half's width. CPU is that of the process and its children,
+in the kernel's own nanoseconds; what they use between scrapes is `background_core_percent`: the agent's pages are
+made there, with each tick, while its peers make theirs when asked; `cpu_ms_per_15_s` is both together.
+`memory_scrape_cpu_us_per_series` is the agent asked again at once.
 Clients of the latencies run in a process of their own, on the same cores: `client_cpu_ms_50_clients` is its part of
 50 scrapes that begin together.
 """
@@ -142,10 +143,7 @@ def commands(folder: Path, world: World) -> dict[str, tuple[list[str], int, dict
     simulated = {**os.environ, "LD_LIBRARY_PATH": str(build("simulator")), STATE_VARIABLE: str(world.path)}
     ports = [free_port() for _ in range(3)]
     config = folder / "agent.yaml"
-    config.write_text(
-        f"listen: 127.0.0.1:{ports[0]}\nstate_dir: {folder}/state\nrun_dir: {folder}/run\n"
-        "collectors:\n  gpu: {call_deadline: 1s}\n"
-    )
+    config.write_text(f"listen: 127.0.0.1:{ports[0]}\nstate_dir: {folder}/state\nrun_dir: {folder}/run\n")
     agent = [str(BIN / "gpuvigil"), "agent", "run", "--config", str(config)]
     nvitop = [str(BIN / "nvitop-exporter"), "--bind-address", "127.0.0.1", "--port", str(ports[1])]
     found = {"agent": (agent, ports[0], simulated), "nvitop_exporter": (nvitop, ports[1], simulated)}

@@ -81,8 +81,7 @@ class Node:
         intake.begin()
         for collector in (self.gpu, self.xid, self.health):
             try:
-                for sample in collector.collect():
-                    intake.add(sample)
+                intake.take(collector.collect())
             except PartialFailure as failure:
                 failed = failed or failure.reason
         series: Series = {}

@@ -51,8 +51,7 @@ def serve():
 def collect(dcgm):
     intake = Intake(strict=True)
     intake.begin()
-    for sample in dcgm.collect():
-        intake.add(sample)
+    intake.take(dcgm.collect())
     return {stem: list(family.lines.values()) for stem, family in intake.end().items()}
 
 

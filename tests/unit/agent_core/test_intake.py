@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.base.catalogue import Metric, Sample
+from agent.base.catalogue import Layout, Metric, Sample, Table
 from agent.base.errors import CatalogueError
 from agent.intake import Intake
 
 
 def run(intake, *samples):
     intake.begin()
-    for sample in samples:
-        intake.add(sample)
+    intake.take(samples)
     return {stem: family.lines for stem, family in intake.end().items()}
 
 
@@ -87,3 +88,35 @@ def test_series_that_come_and_go_do_not_pile_up(metric):
     for n in range(5000):
         run(intake, metric.gauge.sample(1, f"pid {n}", "x"))
     assert sum(map(len, intake._prefixes.values())) < 1000
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["plain", "counter", "small", "gauge"]),
+        st.integers(0, 5),
+        st.sampled_from([1.0, 0.5, -1.0, math.nan, math.inf]),
+    ),
+    max_size=14,
+)
+
+
+@given(rows=ROWS, later=st.lists(st.sampled_from([1.0, 2.0, -1.0, math.nan]), min_size=14, max_size=14), more=ROWS)
+def test_a_table_is_its_samples_one_by_one(metric, rows, later, more):
+    """Whatever is wrong with them, in two runs of the same layout, with samples of the same metrics beside it."""
+
+    def series(name, number):
+        each = getattr(metric, name)
+        return each, (str(number), "x")[: len(each.labels)]
+
+    layout = Layout(series(name, number) for name, number, _ in rows)
+    single, whole = Intake(), Intake()
+    for values in ([value for *_, value in rows], later[: len(rows)]):
+        table = Table(layout, values)
+        beside = [Sample(*series(name, number), value) for name, number, value in more]
+        single.begin()
+        single.take([*table.samples(), *beside])
+        whole.begin()
+        whole.take([table, *beside])
+        one, other = single.end(), whole.end()
+        assert {stem: family.lines for stem, family in one.items()} == {s: f.lines for s, f in other.items()}
+        assert single.dropped == whole.dropped

@@ -28,8 +28,7 @@ def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[XidCo
 def page(collector: XidCollector) -> dict[str, float]:
     intake = Intake(strict=True)
     intake.begin()
-    for sample in collector.collect():
-        intake.add(sample)
+    intake.take(collector.collect())
     return {start.strip(): value for family in intake.end().values() for start, value in family.lines.items()}
 
 
