@@ -175,6 +175,8 @@ def main() -> int:
         for peer in peers:
             times = peer.rows["scrape_cpu_us_per_series"] / agent.rows["scrape_cpu_us_per_series"]
             agent.note(f"vs_{peer.name}", times, "times")
+            both = [each.rows["cpu_ms_per_15_s"] / each.rows["series"] for each in (peer, agent)]
+            agent.note(f"vs_{peer.name}_with_background", both[0] / both[1], "times, by cpu_ms_per_15_s a series")
         for subject in subjects:
             latencies(subject, args.rounds if subject is agent else args.rounds // 4)
         hung(agent, world, 100)
