@@ -107,8 +107,10 @@ def live_through(node: Node, failure: Failure, seconds: float, report: Report) -
         print(f"# {name}: on the page although it cannot be known: {what}", flush=True)
     report.line(f"{name}_untrue_series", len(untrue) + len(frozen), "series", not untrue + frozen)
     report.line(f"{name}_rss_growth_mb", held.rss - first.rss, "MB", held.rss - first.rss < RSS_GROWTH_MB)
-    report.line(f"{name}_threads_growth", held.threads - first.threads, "threads", held.threads <= first.threads)
-    report.line(f"{name}_fds_growth", held.fds - first.fds, "files", held.fds <= first.fds)
+    for what, unit in (("threads", "threads"), ("fds", "files")):
+        had = max(getattr(before, what), getattr(first, what))  # a child that is just being replaced holds none
+        grown = getattr(held, what) - had
+        report.line(f"{name}_{what}_growth", grown, unit, grown <= 0)
     report.line(f"{name}_children", held.children, "processes", held.children <= 2)
     report.line(f"{name}_rss_left_mb", after.rss - before.rss, "MB")
     if not failure.first:
