@@ -19,7 +19,7 @@ from statistics import quantiles
 
 sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: `agent` would be the file there
 
-from bench.harness.failures import FAILURES, Failure, healthy
+from bench.harness.failures import ENERGY, FAILURES, Failure, healthy
 from bench.harness.mounts import ROOT
 from bench.harness.node import PATIENCE, Node, Page, Usage
 
@@ -121,12 +121,12 @@ def live_through(node: Node, failure: Failure, seconds: float, report: Report) -
 
 
 def _frozen(node: Node) -> list[str]:
-    """GPUs whose power stands still to the milliwatt over three sweeps: nobody has read it."""
+    """GPUs whose energy stands still over three sweeps: nobody has read it."""
     pages = []
     for _ in range(3):
-        pages.append(node.page().gpus("gpuvigil_gpu_power_watts"))
+        pages.append(node.page().gpus(ENERGY))
         time.sleep(3.0)
-    return [f"power of GPU {gpu} stands still" for gpu in pages[0] if len({page.get(gpu) for page in pages}) == 1]
+    return [f"energy of GPU {gpu} stands still" for gpu in pages[0] if len({page.get(gpu) for page in pages}) == 1]
 
 
 def main() -> int:

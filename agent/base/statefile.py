@@ -6,13 +6,16 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 LOG = logging.getLogger("gpuvigil.state")
 
-_refused: set[Path] = set()
-"""Files that could not be written the last time: a disk that stays full is told once."""
+_refused: dict[Path, tuple[str, bool]] = {}
+"""What could not be written the last time, and whether it is to be synced; a disk that stays full is told once."""
+_renaming = threading.Lock()
+"""Nobody may put what was refused before in the place of what is newer."""
 
 
 def writable() -> bool:
@@ -43,9 +46,29 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
 
     State on a full or read-only disk must not stop the agent: it goes on with what is in memory.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content)  # at once: json.dump writes it piece by piece, at five times the CPU
+    path, text = Path(path), json.dumps(content)  # at once: json.dump takes five times the CPU, piece by piece
+    try:
+        _write(path, text, sync)
+    except OSError as error:
+        if path not in _refused:
+            LOG.warning("%s: cannot be written: %s", path, error.strerror)
+        _refused[path] = text, sync
+        return False
+    return True
+
+
+def catch_up() -> None:
+    """Write what was refused before, if the disk takes it now: its owner may not come again for long."""
+    for path, refused in list(_refused.items()):
+        try:
+            _write(path, *refused, only_if=refused)
+        except OSError:
+            return
+
+
+def _write(path: Path, text: str, sync: bool, *, only_if: tuple[str, bool] | None = None) -> None:
+    """Replace the file; with `only_if`, only if that is what was refused last, and nothing was written since."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
@@ -53,13 +76,10 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if path not in _refused:
-            LOG.warning("%s: cannot be written: %s", path, error.strerror)
-            _refused.add(path)
+        with _renaming:
+            if only_if is None or _refused.get(path) is only_if:
+                os.replace(temporary, path)
+                _refused.pop(path, None)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        return False
-    _refused.discard(path)
-    return True

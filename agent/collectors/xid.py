@@ -103,6 +103,7 @@ class XidCollector:
         self._ledger.settle(time.monotonic())
         if self._counted() != before or time.monotonic() - self._saved > SAVE_CURSOR_EVERY_S:
             self._save()
+        statefile.catch_up()  # for all: this is the collector that always runs, and often
         self._context.shared[NEWS] = XidNews(tuple(self._ledger.events), str(failure or ""), tuple(self._trouble))
         yield from self._samples()
         if failure is not None:

@@ -10,8 +10,8 @@ for failure in FAILURES:
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +21,8 @@ from bench.harness.node import Node, Page
 from chaos.simulator.world import World
 
 POWER = "gpuvigil_gpu_power_watts"
+ENERGY = "gpuvigil_gpu_energy_joules_total"
+"""It grows with every sweep; the power of a GPU at its limit may stand still."""
 SUCCESS = "gpuvigil_collector_success"
 ERRORS = "gpuvigil_collector_errors_total"
 HOUR = 3600.0
@@ -81,7 +83,7 @@ def of_gpu(page: Page, gpu: str) -> list[str]:
         POWER,
         "gpuvigil_gpu_utilization_ratio",
         "gpuvigil_gpu_temperature_celsius",
-        "gpuvigil_gpu_energy_joules_total",
+        ENERGY,
     )
     return [f"{name} of GPU {gpu}" for name in names if page.all(name, gpu=gpu)]
 
@@ -322,28 +324,15 @@ class IdleClients(Failure):
 
     @contextlib.contextmanager
     def provoke(self, node: Node) -> Iterator[None]:
-        self._stop = threading.Event()
-        crowd = threading.Thread(target=self._crowd, args=(node.port,))
-        crowd.start()
-        yield
-        self._stop.set()
-        crowd.join()
-
-    def _crowd(self, port: int) -> None:
-        """Whoever is dropped comes again."""
-        clients: list[socket.socket] = []
-        while not self._stop.is_set():
-            clients = [each for each in clients if _open(each)]
-            with contextlib.suppress(OSError):
-                while len(clients) < self.idle + self.slow:
-                    clients.append(socket.create_connection(("127.0.0.1", port), timeout=5))
-                    clients[-1].setblocking(False)
-            for each in clients[: self.slow]:
-                with contextlib.suppress(OSError):
-                    each.send(b"G")
-            self._stop.wait(1.0)
-        for each in clients:
-            each.close()
+        # a process of its own: those who measure may not wait for it
+        crowd = subprocess.Popen(
+            [sys.executable, "-m", "bench.harness.crowd", *map(str, (node.port, self.idle, self.slow))],
+            stdin=subprocess.PIPE,
+        )
+        try:
+            yield
+        finally:
+            crowd.communicate()
 
     def cause(self, page: Page) -> str:
         crowded = says(page, "gpuvigil_agent_http_connections", self.idle + self.slow - 1)
@@ -351,19 +340,6 @@ class IdleClients(Failure):
 
     def over(self, page: Page) -> bool:
         return healthy(page) and (page.value("gpuvigil_agent_http_connections") or 0) < 10
-
-
-def _open(client: socket.socket) -> bool:
-    """Whether the agent still has it; closed here too if not."""
-    try:
-        if client.recv(4096):
-            return True
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    client.close()
-    return False
 
 
 class DeadNfs(Failure):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.harness.failures import FAILURES, POWER, Failure, healthy
+from bench.harness.failures import ENERGY, FAILURES, Failure, healthy
 from bench.harness.mounts import ROOT
 from bench.harness.node import Node, Page, Usage
 
@@ -39,17 +39,17 @@ def least(node: Node, seconds: float = 2.0) -> Usage:
 
 
 def stand_still(node: Node) -> list[str]:
-    """GPUs that have power on the page, but the same to the milliwatt while the page changes twice."""
-    pages = [node.page().gpus(POWER)]
+    """GPUs whose energy is on the page, but the same while that of others changes twice."""
+    pages = [node.page().gpus(ENERGY)]
     while len(pages) < 3 and pages[0]:
-        pages.append(node.see(lambda page: found if (found := page.gpus(POWER)) != pages[-1] else None))
+        pages.append(node.see(lambda page: found if (found := page.gpus(ENERGY)) != pages[-1] else None))
     return [gpu for gpu in pages[0] if len({page.get(gpu) for page in pages}) == 1]
 
 
 def steps(before: Page, after: Page) -> Iterator[tuple[str, float]]:
     """Counters of the GPUs by name and GPU, each with what it grew by."""
     for name in (
-        "gpuvigil_gpu_energy_joules_total",
+        ENERGY,
         "gpuvigil_gpu_pcie_replays_total",
         "gpuvigil_gpu_ecc_errors_total",
     ):

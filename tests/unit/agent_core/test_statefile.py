@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from agent.base import statefile
@@ -11,7 +13,7 @@ from agent.runner import Runner
 
 @pytest.fixture(autouse=True)
 def none_refused(monkeypatch):
-    monkeypatch.setattr(statefile, "_refused", set())
+    monkeypatch.setattr(statefile, "_refused", {})
 
 
 def writable(runner):
@@ -30,3 +32,34 @@ def test_a_refused_file_is_on_the_page_until_it_is_written(tmp_path, context):
     (tmp_path / "folder").unlink()
     assert statefile.save(path, {})
     assert writable(runner) == 1
+
+
+def test_what_was_refused_is_written_once_the_disk_takes_it(tmp_path):
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    path = tmp_path / "folder" / "state.json"
+    assert not statefile.save(path, {"old": 1})
+    assert not statefile.save(path, {"new": 1})
+    statefile.catch_up()
+    assert not statefile.writable()
+    (tmp_path / "folder").unlink()
+    statefile.catch_up()
+    assert statefile.writable()
+    assert statefile.load(path) == {"new": 1}
+    assert [each.name for each in path.parent.iterdir()] == ["state.json"]
+
+
+def test_what_was_refused_never_replaces_what_is_newer(tmp_path, monkeypatch):
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    path = tmp_path / "folder" / "state.json"
+    assert not statefile.save(path, {"old": 1})
+    (tmp_path / "folder").unlink()
+
+    def sync(descriptor):  # catching up is interrupted by the owner, who writes something newer
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+        assert statefile.save(path, {"new": 1})
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(statefile.threading, "get_ident", iter(range(9)).__next__)  # as if by another thread
+    statefile.catch_up()
+    assert statefile.load(path) == {"new": 1}
+    assert [each.name for each in path.parent.iterdir()] == ["state.json"]
