@@ -60,10 +60,8 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
 def catch_up() -> None:
     """Write what was refused before, if the disk takes it now: its owner may not come again for long."""
     for path, refused in list(_refused.items()):
-        try:
+        with contextlib.suppress(OSError):
             _write(path, *refused, only_if=refused)
-        except OSError:
-            return
 
 
 def _write(path: Path, text: str, sync: bool, *, only_if: tuple[str, bool] | None = None) -> None:

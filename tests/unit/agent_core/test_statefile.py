@@ -39,7 +39,11 @@ def test_what_was_refused_is_written_once_the_disk_takes_it(tmp_path):
     path = tmp_path / "folder" / "state.json"
     assert not statefile.save(path, {"old": 1})
     assert not statefile.save(path, {"new": 1})
+    (tmp_path / "other").write_text("another")
+    assert not statefile.save(tmp_path / "other" / "state.json", {})
+    (tmp_path / "other").unlink()
     statefile.catch_up()
+    assert statefile.load(tmp_path / "other" / "state.json") == {}
     assert not statefile.writable()
     (tmp_path / "folder").unlink()
     statefile.catch_up()
