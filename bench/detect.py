@@ -12,6 +12,7 @@ import argparse
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 if str(Path(__file__).parent) in sys.path:  # not so in a worker that is spawned
@@ -73,34 +74,32 @@ def steady(number: int) -> None:
     from concurrent.futures import Future
 
     from agent.base.exposition import TEXT, render
-    from alerts.central.fitting import Fits
+    from alerts.central.fitting import Fits, Forecast
     from alerts.central.history import Bounds
     from alerts.central.monitor import Watch
     from alerts.central.promread import Reader
     from alerts.central.settings import Monitor, Prometheus
 
     each, steps = 1000, 4
-    keys = [[{"cluster": "c", "node": f"n{m}-{n // 8}", "gpu": str(n % 8), "uuid": f"GPU-{m}-{n}"} for n in range(each)]
-            for m in range(number // each)]  # fmt: skip
+    labels = [{"cluster": "c", "node": f"n@-{n // 8}", "gpu": str(n % 8), "uuid": f"GPU-@-{n}"} for n in range(each)]
     rng = np.random.default_rng(4)
+
+    def answer(first: int, last: int) -> bytes:
+        """Prometheus' answer for these rows; @ stands for the monitor."""
+        rows = range(first, last + 1)
+        result = [
+            {"metric": label, "values": [[t * STEP, f"{50 + v:.6f}"] for t, v in zip(rows, row, strict=True)]}
+            for label, row in zip(labels, rng.normal(size=(each, len(rows))), strict=True)
+        ]
+        document = {"status": "success", "data": {"resultType": "matrix", "result": result}}
+        return json.dumps(document).encode()
 
     class Canned(Reader):
         """Prometheus' answers as bytes, so that decoding is part of what is measured; asking is not."""
 
-        def __init__(self, labels: list[dict[str, str]]) -> None:
+        def __init__(self, name: bytes, answers: dict[tuple[int, int], bytes]) -> None:
             super().__init__(Prometheus())
-            self.labels, self.bodies = labels, {}
-
-        def prepare(self, first: int, last: int, step: float) -> None:
-            result = [
-                {
-                    "metric": label,
-                    "values": [[t * step, f"{50 + v:.6f}"] for t, v in zip(range(first, last + 1), row, strict=True)],
-                }
-                for label, row in zip(self.labels, rng.normal(size=(each, last - first + 1)), strict=True)
-            ]
-            document = {"status": "success", "data": {"resultType": "matrix", "result": result}}
-            self.bodies[first, last] = json.dumps(document).encode()
+            self.bodies = {rows: body.replace(b"@", name) for rows, body in answers.items()}
 
         def _ask(self, path, fields, kind):  # type: ignore[no-untyped-def]
             if kind == "vector":
@@ -108,30 +107,33 @@ def steady(number: int) -> None:
             if "gpuvigil_" in fields["query"]:
                 return []
             first, last = (round(float(fields[name]) / STEP) for name in ("start", "end"))
-            return json.loads(self.bodies[first, last])["data"]["result"]
+            return json.loads(self.bodies.pop((first, last)))["data"]["result"]
 
     class AtOnce:
-        replaced = 0
+        """One fit for all: the monitors differ in their labels alone, and fits are not what is measured."""
 
-        def submit(self, work, *args):  # type: ignore[no-untyped-def]
+        replaced = 0
+        known: Forecast | None = None
+
+        def submit(self, work, settings, events, points):  # type: ignore[no-untyped-def]
+            self.known = self.known or work(settings, events, points)
             future: Future = Future()
-            future.set_result(work(*args))
+            future.set_result(replace(self.known, keys=points.keys))
             return future
 
     start = int(TIMES[0] // STEP)
-    watches = []
-    for m, labels in enumerate(keys):
-        reader = Canned(labels)
-        window = 60  # short: what is measured does not depend on the history's length
-        reader.prepare(start - window + 1, start, STEP)
-        for step in range(1, steps + 1):
-            reader.prepare(start + step - 2, start + step, STEP)
+    window = 60  # short: what is measured does not depend on the history's length
+    spans = [(start - window + 1, start), *((start + step - 2, start + step) for step in range(1, steps + 1))]
+    answers = {span: answer(*span) for span in spans}
+    watches, worker = [], AtOnce()
+    for m in range(number // each):
+        reader = Canned(str(m).encode(), answers)
         settings = Monitor.model_validate(
             {"name": f"m{m}", "query": "x", "model": "prophet_batched", "step": "5m", "fit_window": "5h",
              "fit_every": "6h", "min_history": "1h"}
         )  # fmt: skip
         now = [start * STEP]
-        watch = Watch(settings, reader, Fits(settings, AtOnce()), Bounds(), clock=lambda now=now: now[0])
+        watch = Watch(settings, reader, Fits(settings, worker), Bounds(), clock=lambda now=now: now[0])
         watch.turn()
         watches.append((watch, now))
     for watch, now in watches:  # the first turn after the fit makes the lines' prefixes

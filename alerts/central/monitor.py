@@ -102,8 +102,8 @@ class Watch(Watching):
         if found is None:
             return
         self._forecast, self._fitted_at = found, now
-        if found.state is not None:
-            self._scored = found.first - 1  # an online model goes on where its fit ended
+        if found.state is not None or self._scored is None:
+            self._scored = found.first - 1  # an online model goes on where its fit ended, and everyone begins there
 
     # --- deciding -------------------------------------------------------------------------------------------
 
