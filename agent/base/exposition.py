@@ -293,12 +293,19 @@ class Renderer:
 
 
 def _together(sources: Iterable[Families]) -> Families:
-    groups: dict[str, Family] = {}
+    """What all sources say of each metric; a fleet's anomaly scores come from a hundred of them."""
+    groups: dict[str, list[Family]] = {}
     for families in sources:
         for stem, family in families.items():
-            first = groups.get(stem)
-            groups[stem] = family if first is None else Family.of(family.metric, family.lines | first.lines)
-    return groups
+            groups.setdefault(stem, []).append(family)
+    return {stem: found[0] if len(found) == 1 else _one(found) for stem, found in groups.items()}
+
+
+def _one(found: list[Family]) -> Family:
+    lines: dict[str, float] = {}
+    for family in reversed(found):
+        lines.update(family.lines)
+    return Family.of(found[-1].metric, lines)
 
 
 def render(sources: Iterable[Families], form: Format) -> bytes:
