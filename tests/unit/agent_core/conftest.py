@@ -88,7 +88,9 @@ def demo_app():
     app.route("/big", lambda request: text("x" * 15_000_000))
     app.route(
         "/echo",
-        lambda request: as_json({"body": request.body.decode("utf-8", "replace"), "query": request.query, "path": request.path}),
+        lambda request: as_json(
+            {"body": request.body.decode("utf-8", "replace"), "query": request.query, "path": request.path}
+        ),
         methods=("GET", "POST"),
         max_body=1000,
     )
