@@ -186,7 +186,10 @@ def _tune(args: argparse.Namespace) -> int:
 
     past = _run(args, _moment(args.begin), _moment(args.end))
     rows = tune(past)
-    best = next((row for row in rows if row.alerts_per_day * 7 <= WANTED_PER_WEEK), rows[-1])
+    # The last row is the greatest deviation seen: a floor there would have hidden everything, true alerts as well.
+    usable = rows[:-1] or rows
+    fewest = min(usable, key=lambda row: row.alerts_per_day)
+    best = next((row for row in usable if row.alerts_per_day * 7 <= WANTED_PER_WEEK), fewest)
     if args.output == "json":
         document = [{"min_dev_abs": row.min_dev_abs, "alerts_per_day": row.alerts_per_day} for row in rows]
         print(json.dumps({"monitor": args.monitor, "suggested": best.min_dev_abs, "floors": document}))

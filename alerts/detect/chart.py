@@ -19,10 +19,14 @@ _STYLE = (
     ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;"
     "padding:0 1rem}"
     "svg{width:100%;height:auto}.band{fill:#3b82f633}.yhat{stroke:#3b82f6;fill:none}.value{stroke:currentColor;fill:none}"
-    ".alert{fill:#dc2626}.axis{stroke:#8888}text{fill:currentColor;font-size:11px}table{border-collapse:collapse}"
+    ".alert{fill:#dc2626}.axis{stroke:#8883}text{fill:currentColor;font-size:11px}table{border-collapse:collapse}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #8884;text-align:right}"
     "td:first-child,th:first-child{text-align:left}"
 )
+
+
+_LEGEND = "Line: value. Blue: expected, with the interval. Red: scores above 1. Times are UTC."
+_ANCHORS = ("start", "middle", "middle", "middle", "end")
 
 
 def page(title: str, rows: Iterable[Mapping[str, object]], charts: Iterable[str]) -> str:
@@ -32,7 +36,8 @@ def page(title: str, rows: Iterable[Mapping[str, object]], charts: Iterable[str]
     body = "".join("<tr>" + "".join(f"<td>{html.escape(_text(v))}" for v in row.values()) for row in table)
     return (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><table><tr>{head}{body}</table>{''.join(charts)}</html>\n"
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><table><tr>{head}{body}</table>"
+        f"<p>{_LEGEND}</p>{''.join(charts)}</html>\n"
     )
 
 
@@ -63,10 +68,12 @@ def chart(title: str, times: Array, values: Array, bands: Bands, scores: Array) 
         for i in np.flatnonzero(scores > 1)
     )
     axis = "".join(
-        f'<text x="2" y="{y(level) + 4:.0f}">{level:.4g}</text>' for level in (low, (low + high) / 2, high)
+        f'<text x="2" y="{y(level) + 4:.0f}">{level:.4g}</text>'
+        f'<path class="axis" d="M{MARGIN},{y(level):.1f}H{WIDTH - 8}"/>'
+        for level in (low, (low + high) / 2, high)
     ) + "".join(
         f'<text x="{x(time):.0f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{_moment(time)}</text>'
-        for time, anchor in ((times[0], "start"), (times[-1], "end"))
+        for time, anchor in zip(np.linspace(times[0], times[-1], 5), _ANCHORS, strict=True)
     )
     return (
         f'<h2>{html.escape(title)}</h2><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
