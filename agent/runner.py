@@ -94,6 +94,7 @@ class Runner:
         self._statuses: dict[str, Status] = {}
         self._left_out = 0
         self._newest: Snapshot | None = None
+        self._events: tuple[object, ...] = ()
         self._pages = Pages(monotonic)
         self._costs = Usage()
         self._usage = (-_USAGE_EVERY, 0.0, 0)
@@ -129,12 +130,14 @@ class Runner:
         return [name for name, worker in self.workers.items() if not worker.join(max(0.05, end - self._monotonic()))]
 
     def tick(self) -> Snapshot:
-        """What is known now: the last snapshot for some seconds more, as long as no collector says anything new."""
+        """What is known now: the last snapshot for some seconds more, as long as nobody has anything new to say."""
         now = self._monotonic()
         standings, before, last = self._stand(now), self._standings, self._newest
+        events, self._events = self._events, self._happened()
         if (
             last is not None
             and now - last.at < _STAYS_S
+            and events == self._events
             and before.keys() == standings.keys()
             and all(standing.says_as(before[name]) for name, standing in standings.items())
         ):
@@ -146,6 +149,12 @@ class Runner:
         """What is known now."""
         now = self._monotonic()
         return self._join(self._stand(now), now)
+
+    def _happened(self) -> tuple[object, ...]:
+        """What seldom happens to the agent, and is to be seen at once."""
+        refused = sum(self.server.refused.values()) if self.server is not None else 0
+        secure = self.security.good if self.security is not None else True
+        return refused, secure, self.reload_good, self.reload_time, statefile.writable()
 
     def _stand(self, now: float) -> dict[str, Standing]:
         return {
