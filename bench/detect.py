@@ -24,13 +24,11 @@ from bench.harness.detection import BOTH, HOUR, POINTS, STEP, TIMES, blas, cpu, 
 import numpy as np
 
 from alerts.detect.bands import Floors, anomaly_score
-from alerts.detect.labelled import read_directory
 from alerts.detect.model import model
 from alerts.detect.prophet_batched import ProphetBatched
-from alerts.detect.quality import Quality, confidence, judge
 from alerts.detect.samples import HARD, KINDS, sample
-from alerts.detect.stream import How, score_series
 from bench.harness.beside_prophet import beside_prophet, intervals, masks, multiplicative
+from bench.quality import MODELS, quality
 
 # --- a fleet --------------------------------------------------------------------------------------------------------
 
@@ -155,40 +153,7 @@ def steady(number: int) -> None:
     note("steady_core_percent", 100 * (turns / STEP + shown / 15.0), "% of a core, scraped every 15 s")
 
 
-# --- quality --------------------------------------------------------------------------------------------------------
-
-
-def quality(folder: Path) -> None:
-    """Every model on every labelled series. The settings were chosen on every other file; the rest was kept aside."""
-    files = sorted((f for f in read_directory(folder) if f.labels is not None), key=lambda f: f.path.name)
-    halves = {"development": files[::2], "held aside": files[1::2]}
-    models = ("robust", "auto", "ewma", "prophet_batched")
-    winners: dict[str, dict[str, float]] = {}
-    for half, members in halves.items():
-        for name in models:
-            floors = Floors(0.0, 0.1 if name in ("ewma", "prophet_batched") else 0.0)
-            each: list[Quality] = []
-            begin = cpu()
-            for file in members:
-                scored = score_series(file.times, file.values, How(name, floors=floors))
-                each.append(judge(file.times, scored.scores, file.labels))
-                kind = file.path.parent.name
-                winners.setdefault(f"{half}: {kind}", {}).setdefault(name, 0.0)
-                winners[f"{half}: {kind}"][name] += each[-1].event_f1
-            total = sum(each, Quality())
-            low, high = confidence(each, "event_f1")
-            print(
-                f"# {half:12} {name:16} point F1 {total.f1:.3f} (P {total.precision:.3f} R {total.recall:.3f})  "
-                f"event F1 {total.event_f1:.3f} [{low:.3f}, {high:.3f}]  false/day {total.false_per_day:.3f}  "
-                f"CPU {cpu() - begin:.0f} s",
-                flush=True,
-            )
-            key = half.replace(" ", "_")
-            note(f"quality_{key}_{name}_event_f1", total.event_f1, "")
-            note(f"quality_{key}_{name}_point_f1", total.f1, "")
-    for kind, rows in winners.items():
-        best = max(rows, key=lambda name: rows[name])
-        print(f"# winner of {kind}: {best}")
+# --- a real Prometheus -------------------------------------------------------------------------------------------
 
 
 def on_prometheus(series: int, points: int = 672, step: int = 1800) -> None:
@@ -315,7 +280,7 @@ def main() -> int:
         "fits": lambda: [fits(name) for name in ("ewma", "robust", "prophet_batched")],
         "fleet": lambda: fleet(number),
         "prometheus": lambda: on_prometheus(args.prometheus_series),
-        "quality": lambda: quality(args.data),
+        "quality": lambda: quality(args.data, MODELS[:2] if args.quick else MODELS, cross=not args.quick),
     }
     for part in PARTS:
         if part in parts:

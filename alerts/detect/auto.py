@@ -3,18 +3,20 @@
 Beside the one chosen, `stuck` watches for a value that stands still, which no interval shows. Both expect every point
 before it is known; what decides is the mean error over the past days, each error cut so that an anomaly does not. On
 labelled series a small advantage in error is none in detection, so the other one must halve it. The choice is made
-anew every day, from earlier data alone.
+anew every day, from earlier data alone; while the other model is not chosen it is tried on one day a week, which saves
+most of its cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
-from alerts.detect.model import Options
+from alerts.detect.model import Options, nothing
 from alerts.detect.prophet_batched import ProphetBatched
 from alerts.detect.robust import Robust, RobustState
 from alerts.detect.shape import Stuck, StuckState
@@ -26,6 +28,8 @@ TRIAL = 3
 """Days of errors before there is a choice."""
 BETTER = 0.5
 """The other model is taken when its error is at most this share of robust's."""
+AGAIN = 7
+"""Days between two trials of the other model where it is not chosen."""
 CELLS = 288
 """Most cells a day that the other model sees."""
 
@@ -44,14 +48,17 @@ class Ahead:
         return self.bands.at(rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AutoState:
-    """Both models at work on N series, and their errors.
+    """Both models at work on N series, and their errors. `update` changes it in place: the state before is spent.
 
     Attributes:
         times, rows: the past that the other model learns from.
-        error: sum of cut errors of robust and the other (2, N), forgetting over `HISTORY` days; `count`: of how many.
+        error: sum of cut errors of robust and the other (2, N); `count`: of how many (N,). A week counts half as much
+            as the one after it.
+        fitted_at, compared_at: when the other model was last fitted, and when to all series.
         chosen: where the other model is in use (N,).
+        memo: robust's bands of the values judged last, which are learnt next as a rule.
     """
 
     options: Options
@@ -59,13 +66,15 @@ class AutoState:
     stuck: StuckState
     other: Ahead | None
     cell: float
-    times: tuple[float, ...]
-    rows: tuple[Array, ...]
+    times: deque[float]
+    rows: deque[Array]
     error: Array
     count: Array
     trial_since: float
     fitted_at: float
+    compared_at: float
     chosen: npt.NDArray[np.bool_]
+    memo: tuple[Array, Bands] | None = field(default=None, compare=False)
 
     def forecast(self, times: Array) -> Bands:
         return self._chosen(times, self.robust.forecast(times))
@@ -73,6 +82,7 @@ class AutoState:
     def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, Array]:
         """Bands and scores (1, N) of the values (1, N) at a moment (1,)."""
         bands, scores = self.robust.judge(times, values, floors, direction)
+        self.memo = values, bands
         if self.other is not None and self.chosen.any():
             bands = self._chosen(times, bands)
             scores = np.where(self.chosen, anomaly_score(values, bands, floors, direction), scores)
@@ -81,11 +91,11 @@ class AutoState:
 
     def update(self, times: Array, values: Array) -> AutoState:
         if len(times) == 1:
-            return self._take(times, values)
-        state = self
+            self._take(times, values)
+            return self
         for row in range(len(times)):
-            state = state._take(times[row : row + 1], values[row : row + 1])
-        return state
+            self._take(times[row : row + 1], values[row : row + 1])
+        return self
 
     def why(self, column: int) -> str:
         """Which model judges a series, and for what reason."""
@@ -105,50 +115,64 @@ class AutoState:
         take = self.chosen & ~np.isnan(theirs.yhat)
         return Bands(*(np.where(take, their, our) for our, their in zip(ours, theirs, strict=True)))
 
-    def _take(self, moment: Array, values: Array) -> AutoState:
+    def _take(self, moment: Array, values: Array) -> None:
         time, row = float(moment[0]), values[0]
-        error, count = self._compared(moment, row)
-        times, rows = self.times, self.rows
-        if not times or time - times[-1] >= self.cell:
-            limit = round(HISTORY * DAY / self.cell)
-            times, rows = (*times[-limit + 1 :], time), (*rows[-limit + 1 :], row)
-        state = replace(
-            self,
-            robust=self.robust.update(moment, values),
-            stuck=self.stuck.update(moment, values),
-            times=times,
-            rows=rows,
-            error=error,
-            count=count,
-        )
-        return state._choose(time) if time - self.fitted_at >= DAY else state
+        if self.other is not None and time - self.fitted_at < DAY:
+            self._compare(moment, values, self.other.at(moment))
+        if not self.times or time - self.times[-1] >= self.cell:
+            self.times.append(time)
+            self.rows.append(row)
+        self.memo = None
+        self.robust = self.robust.update(moment, values)
+        self.stuck = self.stuck.update(moment, values)
+        if time - self.fitted_at >= DAY:
+            self._choose(time)
 
-    def _compared(self, moment: Array, row: Array) -> tuple[Array, Array]:
-        if self.other is None:
-            return self.error, self.count
-        mine, theirs = self.robust.forecast(moment), self.other.at(moment)
+    def _compare(self, moment: Array, values: Array, theirs: Bands) -> None:
+        judged = self.memo is not None and self.memo[0] is values
+        mine = self.memo[1] if judged and self.memo is not None else self.robust.forecast(moment)
         cut = mine.upper[0] - mine.yhat[0]
-        pair = np.minimum(np.abs(row - np.concatenate([mine.yhat, theirs.yhat])), cut)
+        pair = np.minimum(np.abs(values[0] - np.concatenate([mine.yhat, theirs.yhat])), cut)
         known = ~np.isnan(pair).any(axis=0)
-        keep = 1.0 - self.cell / (HISTORY * DAY)
-        return np.where(known, keep * self.error + pair, self.error), np.where(known, keep * self.count + 1, self.count)
+        self.error = np.where(known, self.error + pair, self.error)
+        self.count = self.count + known
 
-    def _choose(self, time: float) -> AutoState:
-        """Fit the other model anew, and choose for the day to come."""
-        other, since, chosen = self.other, self.trial_since, self.chosen
-        if self.times[-1] - self.times[0] >= 2 * DAY:
-            other = _ahead(np.array(self.times), np.array(self.rows), self.options, time, self.cell)
-            since = since if self.other is not None else time
-        if time - since >= TRIAL * DAY:
+    def _choose(self, time: float) -> None:
+        """Choose for the day to come, and fit the other model anew: daily where it is chosen, else once a week."""
+        if time - self.trial_since >= TRIAL * DAY:
             # Where most values are alike both errors are nothing, and Prophet's normal noise is no description.
-            chosen = ~self.robust.departure.flat & (self.count > 0) & (self.error[1] <= BETTER * self.error[0])
-        return replace(self, other=other, trial_since=since, chosen=chosen, fitted_at=time)
+            flat = self.robust.departure.flat
+            self.chosen = ~flat & (self.count > 0) & (self.error[1] <= BETTER * self.error[0])
+        self.fitted_at = time
+        if self.times[-1] - self.times[0] < 2 * DAY:
+            return
+        self.trial_since = min(self.trial_since, time)
+        everywhere = time - self.trial_since < TRIAL * DAY or time - self.compared_at >= AGAIN * DAY
+        if everywhere:
+            keep = 0.5 ** ((time - self.compared_at) / (AGAIN * DAY))
+            self.error, self.count, self.compared_at = keep * self.error, keep * self.count, time
+        which = np.flatnonzero(self.chosen | everywhere)
+        if len(which):
+            rows = np.array(self.rows)[:, which]
+            self.other = _ahead(np.array(self.times), rows, which, len(self.chosen), self.options, time, self.cell)
 
 
-def _ahead(times: Array, rows: Array, options: Options, now: float, cell: float) -> Ahead:
-    """Fit the other model and have it say the next two days."""
+def _ahead(
+    times: Array,
+    rows: Array,
+    which: npt.NDArray[np.intp],
+    series: int,
+    options: Options,
+    now: float,
+    cell: float,
+) -> Ahead:
+    """Fit the other model to some of the series and have it say the next two days; NaN for the others."""
     moments = np.asarray(now + cell * np.arange(round(2 * DAY / cell)), dtype=np.float64)
-    return Ahead(now, cell, ProphetBatched().fit(times, rows, options).forecast(moments))
+    said = ProphetBatched().fit(times, rows, options).forecast(moments)
+    bands = nothing(len(moments), series)
+    for part, new in zip(bands, said, strict=True):
+        part[:, which] = new
+    return Ahead(now, cell, bands)
 
 
 class Auto:
@@ -161,18 +185,20 @@ class Auto:
     def fit(self, times: Array, values: Array, options: Options) -> AutoState:
         series = values.shape[1]
         step = float(np.median(np.diff(times))) if len(times) > 1 else 300.0
+        start, cell = float(times[0]) if len(times) else 0.0, max(step, DAY / CELLS)
         empty = AutoState(
             options,
-            Robust.empty(float(times[0]) if len(times) else 0.0, step, series),
+            Robust().empty(start, step, series),
             Stuck().fit(times[:0], values[:0], options),
             None,
-            max(step, DAY / CELLS),
-            (),
-            (),
+            cell,
+            deque(maxlen=round(HISTORY * DAY / cell)),
+            deque(maxlen=round(HISTORY * DAY / cell)),
             np.zeros((2, series)),
             np.zeros(series),
             np.inf,
-            float(times[0]) if len(times) else 0.0,
+            start,
+            start,
             np.zeros(series, dtype=bool),
         )
         return empty.update(times, values)

@@ -2,9 +2,9 @@
 
 Four views of a value, since anomalies come in several shapes: its residual; its jump from the last few values; the
 residual's mean over some and over many points (a moderate change that lasts). Each view has an edge of its own: the
-larger of `WIDTH` robust deviations and the peaks that its past shows. Of each block of time (a day, as a rule) the
-largest departure is kept; the edge lies `MARGIN` times above all but the `RARE` largest of the last `KEPT` blocks, so
-that false alarms are rare by the day, whatever the step and the shape of the noise.
+larger of `Sense.width` robust deviations and the peaks that its past shows. Of each block of time (a day, as a rule)
+the largest departure is kept; the edge lies `margin` times above all but the `rare` largest of the last `KEPT` blocks,
+so that false alarms are rare by the day, whatever the step and the shape of the noise.
 
 An anomaly lasts until the values have been calm for some points, or until it has lasted so long that it is how
 things are now. Meanwhile nothing of it is learnt but its beginning.
@@ -21,24 +21,21 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array
-from alerts.detect.rings import Ring, middle, quantile
+from alerts.detect.rings import Cells, Ring, middle, quantile
 
 DAY = 86400.0
 POINT, JUMP, SOME, MANY = range(4)
 VIEWS = 4
 TINY = 1e-18
-WIDTH = 8.0
 RELATIVE = 0.02
 """Least edge as a share of the expectation: no anomaly is smaller."""
-MARGIN = 1.4
-RARE = 0.15
 KEPT = 14
 FEW = 5
 """Blocks without which the peaks are widened by up to `DOUBT`."""
 DOUBT = 1.3
 BLOCK_POINTS = 24
 """Points of a block at least."""
-LEARNT = 1.3
+LEARNT = 4.0
 """Edges at which a departure is cut before it is learnt as a peak."""
 AVERAGED = (6, 30)
 """Points of the means."""
@@ -53,6 +50,25 @@ HELD = 1.01
 """Least score while an anomaly lasts."""
 LEAST = 10
 """Residuals that a deviation needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """What is a matter of taste, chosen by cross-validation over kinds of series (`bench/quality.py`).
+
+    Attributes:
+        width: robust deviations that an edge is away at least.
+        margin: times an edge is above the past's peaks, but for the `rare` share of the blocks with the largest.
+        share: of an anomaly's height: what has fallen back below it is over, wherever it comes to rest.
+        settles: days, and `settles_points` memory cells, after which what lasts is how things are now.
+    """
+
+    width: float = 8.0
+    margin: float = 1.4
+    rare: float = 0.22
+    share: float = 0.25
+    settles: float = 0.5
+    settles_points: int = 24
 
 
 class Look(NamedTuple):
@@ -85,11 +101,14 @@ class Departure:
         near: the last three values that were no anomaly (3, N).
         means: running means of SOME and MANY (2, N); `usual`: usual size of each view (V, N).
         peaks: largest departures of the last blocks (KEPT, 2, V, N); `peak`: of this block; `blocks`: how many ended.
+        born: blocks that had ended when things became what they are (N,).
         edges: (2, V, N), made anew from time to time.
         side: 1 above, -1 below, 0 no anomaly now (N,); `flagged`, `calm`: its points, and calm ones in a row.
+        height: its largest residual and jump so far (2, N).
         seen: points so far (N,).
     """
 
+    sense: Sense
     sizes: Ring
     noise: Array
     flat: npt.NDArray[np.bool_]
@@ -99,21 +118,24 @@ class Departure:
     peaks: Array
     peak: Array
     blocks: int
+    born: Cells
     block_seconds: float
     block_since: float
     edges: Array
     side: Array
     flagged: Array
     calm: Array
+    height: Array
     seen: Array
     forget: float
     renewed: bool = False
 
     @classmethod
-    def empty(cls, start: float, step: float, cell: float, series: int) -> Departure:
+    def empty(cls, start: float, step: float, cell: float, series: int, sense: Sense) -> Departure:
         """A state that has seen nothing: points `step` seconds apart from Unix time `start` on."""
         cells = max(round(7 * DAY / cell), 5 * LEAST)
         return cls(
+            sense=sense,
             sizes=Ring.empty(cells, series, int(np.floor(start / cell)) - 1),
             noise=np.full(series, np.nan),
             flat=np.zeros(series, dtype=bool),
@@ -123,12 +145,14 @@ class Departure:
             peaks=np.zeros((KEPT, 2, VIEWS, series)),
             peak=np.zeros((2, VIEWS, series)),
             blocks=0,
+            born=np.zeros(series, dtype=np.int64),
             block_seconds=max(DAY, BLOCK_POINTS * step),
             block_since=start,
             edges=np.full((2, VIEWS, series), np.nan),
             side=np.zeros(series),
             flagged=np.zeros(series),
             calm=np.zeros(series),
+            height=np.zeros((2, series)),
             seen=np.zeros(series),
             forget=max(step / (7 * DAY), 1e-4),
         )
@@ -153,7 +177,8 @@ class Departure:
             no = np.zeros(len(row), dtype=bool)
             return Look(off, views, edges, means, score, no, no)
         # While an anomaly lasts, a value need only stay away from what was usual.
-        away = (side * off > CALM * self.noise) | (side * jump > 0.5 * self.edges[0, JUMP])
+        rest = np.maximum(self.sense.share * self.height, np.stack((CALM * self.noise, 0.5 * self.edges[0, JUMP])))
+        away = (side * off > rest[0]) | (side * jump > rest[1])
         needed = np.clip(np.floor(self.flagged / 2), 1, CALMS)
         lasts = (side != 0) & (away | (self.calm + 1 < needed))
         held = np.where(lasts & ~np.isnan(off), HELD, 0.0)
@@ -205,6 +230,9 @@ class Departure:
         self.calm = np.where(there, np.where(found.away | fresh, 0.0, self.calm + 1), self.calm)
         self.flagged = np.where(lasts, self.flagged + 1, np.where(there, 0.0, self.flagged))
         self.means = np.where(there, np.where(ended, 0.0, found.means), self.means)
+        self.height = np.where(
+            lasts, np.fmax(self.height, side * found.views[0, :SOME]), np.where(there, 0.0, self.height)
+        )
         self.side = np.where(there & ~lasts, 0.0, side)
 
     def _next_block(self, time: float) -> None:
@@ -223,12 +251,13 @@ class Departure:
         edges[:, JUMP:] = 1.2533 * self.usual[JUMP:]
         edges[:, JUMP] = np.where(flat, np.fmax(edges[:, JUMP], noise), edges[:, JUMP])
         edges[:, SOME:] = np.fmax(edges[:, SOME:], LEVELLED * noise)
-        edges *= WIDTH
-        number = min(self.blocks, KEPT)
-        known = np.concatenate([self.peaks[:number], self.peak[None]]) if number < FEW else self.peaks[:number]
-        ordered = -np.sort(-known, axis=0)
-        wide = MARGIN * (1 + DOUBT / (number + 1) if number < FEW else 1.0)
-        edges = np.maximum(edges, wide * ordered[min(int(RARE * number), len(ordered) - 1)])
+        edges *= self.sense.width
+        number = np.clip(self.blocks - self.born, 0, KEPT)
+        few = number < FEW
+        known = np.concatenate([self.peaks[: min(self.blocks, KEPT)], np.where(few, self.peak, 0.0)[None]])
+        rank = np.broadcast_to((self.sense.rare * number).astype(np.intp), known.shape[1:])
+        peak = np.take_along_axis(-np.sort(-known, axis=0), rank[None], axis=0)[0]
+        edges = np.maximum(edges, self.sense.margin * np.where(few, 1 + DOUBT / (number + 1), 1.0) * peak)
         self.noise = noise if which is None else np.where(which, noise, self.noise)
         self.flat = flat if which is None else np.where(which, flat, self.flat)
         self.edges = edges if which is None else np.where(which, edges, self.edges)
@@ -236,7 +265,7 @@ class Departure:
     def settle(self, which: npt.NDArray[np.bool_], values: Array) -> None:
         """What has lasted so long, its cells (C, N), is how things are now.
 
-        Where it varies far more than before, how much is usual is learnt from those cells alone.
+        Where it varies far more than before, how much is usual is learnt from those cells alone, and the peaks anew.
         """
         level = middle(values)
         sizes = np.abs(values - level)
@@ -244,12 +273,16 @@ class Departure:
             part[which] = 0.0
         self.means[:, which] = 0.0
         self.near[:, which] = level[which]
-        wilder = which & (middle(sizes) > 2 * self.noise)
+        usual = np.where(self.flat, 0.0, self.noise)  # that of a flat series is but the size of what just happened
+        wilder = which & (middle(sizes) > 2 * usual)
         if wilder.any():
             cells = np.arange(self.sizes.last - len(values) + 1, self.sizes.last + 1) % len(self.sizes.values)
             self.sizes.values[:, wilder] = np.nan
             self.sizes.values[np.ix_(cells, np.flatnonzero(wilder))] = sizes[:, wilder]
             self.usual = np.where(wilder, np.fmax(middle(sizes), self.usual), self.usual)
+            self.born = np.where(wilder, self.blocks, self.born)
+            self.peaks[..., wilder] = 0.0
+            self.peak[..., wilder] = 0.0
             self.refresh(wilder)
 
 

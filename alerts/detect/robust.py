@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array, Bands, Direction, Floors
-from alerts.detect.departure import RELATIVE, Departure, Look
+from alerts.detect.departure import RELATIVE, Departure, Look, Sense
 from alerts.detect.model import Options
 from alerts.detect.rings import Cells, Ring, middle
 
@@ -26,9 +26,6 @@ WEEKS = 4
 FINEST = 300.0
 """Seconds of a memory cell at least; finer samples share one by their mean."""
 HOUR = 3600.0
-SETTLES = 0.5
-SETTLES_CELLS = 24
-"""Days, and cells, of an anomaly after which it is how things are now."""
 LEAST = 20
 """Values that a median needs."""
 WARM = 288
@@ -103,8 +100,8 @@ class RobustState:
         ahead = self._expect(cells) if len(times) > 1 else None
         if ahead is None:
             ahead, place = self._ahead(int(cells[0]))
-            return self._bands(ahead.yhat[[place]], ahead.scale[[place]], times)
-        return self._bands(ahead.yhat, ahead.scale, times)
+            return self._bands(ahead.yhat[[place]], ahead.scale[[place]], self._warm(times[:, None]))
+        return self._bands(ahead.yhat, ahead.scale, self._warm(times[:, None]))
 
     def judge(self, times: Array, values: Array, floors: Floors, direction: Direction) -> tuple[Bands, Array]:
         """Bands and scores (1, N) of the values (1, N) at a moment (1,)."""
@@ -116,11 +113,12 @@ class RobustState:
         warm = self._warm(time)
         above, below = found.score
         score = {"above": above, "below": below, "both": np.fmax(above, below)}[direction]
-        least = np.maximum(floors.absolute, floors.relative * np.abs(yhat))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            score = np.where(least > 0, np.minimum(score, np.abs(row - yhat) / least), score)
+        if floors.absolute > 0 or floors.relative > 0:
+            least = np.maximum(floors.absolute, floors.relative * np.abs(yhat))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                score = np.where(least > 0, np.minimum(score, np.abs(row - yhat) / least), score)
         score = np.where(warm, np.maximum(score, 0.0), np.nan)
-        return self._bands(yhat[None], scale[None], times), score[None]
+        return self._bands(yhat[None], scale[None], warm), score[None]
 
     def update(self, times: Array, values: Array) -> RobustState:
         known = self.memo[1] if self.memo is not None and self.memo[0] is values else None
@@ -131,9 +129,9 @@ class RobustState:
 
     # --- one point ------------------------------------------------------------------------------------------
 
-    def _bands(self, yhat: Array, scale: Array, times: Array) -> Bands:
+    def _bands(self, yhat: Array, scale: Array, warm: npt.NDArray[np.bool_]) -> Bands:
         up, down = self.departure.edges[:, 0]
-        shown = np.where(np.isnan(up) | ~self._warm(times[:, None]), np.nan, yhat)
+        shown = np.where((up == up) & warm, yhat, np.nan)
         least = RELATIVE * np.abs(shown)
         return Bands(shown, shown - np.maximum(down * scale, least), shown + np.maximum(up * scale, least))
 
@@ -170,7 +168,8 @@ class RobustState:
         self.values.put(cell, row)
         self.today.put(cell, row - ahead.usual[place])
         self.hours.put(int(np.floor(time / max(HOUR, self.cell))), row)
-        settles = max(round(SETTLES * DAY / self.cell), SETTLES_CELLS)
+        sense = self.departure.sense
+        settles = max(round(sense.settles * DAY / self.cell), sense.settles_points)
         settled = self.lasting > settles
         if settled.any():
             self.since = np.where(settled, cell - settles, self.since)
@@ -235,13 +234,15 @@ class Robust:
     online = True
     min_points = 2 * LEAST
 
+    def __init__(self, sense: Sense | None = None) -> None:
+        self.sense = sense or Sense()
+
     def fit(self, times: Array, values: Array, options: Options) -> RobustState:
         step = float(np.median(np.diff(times))) if len(times) > 1 else FINEST
         start = float(times[0]) if len(times) else 0.0
         return self.empty(start, step, values.shape[1]).update(times, values)
 
-    @staticmethod
-    def empty(start: float, step: float, series: int) -> RobustState:
+    def empty(self, start: float, step: float, series: int) -> RobustState:
         """A state that has seen nothing yet: points `step` seconds apart, the first at Unix time `start`."""
         # Finer samples share a cell; of a series that is very fine a cell holds five, so that it too warms up soon.
         cell = max(step, min(FINEST, 5 * step))
@@ -254,7 +255,7 @@ class Robust:
             Ring.empty(back, series, first),
             Ring.empty(max(round(DAY / cell), LEAST), series, first),
             Ring.empty(max(round(WEEKS * DAYS * DAY / hour), 1), series, int(np.floor(start / hour)) - 1),
-            Departure.empty(start, step, cell, series),
+            Departure.empty(start, step, cell, series, self.sense),
             np.full(series, first - back, dtype=np.int64),
             np.full(series, np.nan),
             np.zeros(series),

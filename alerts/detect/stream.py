@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
-from alerts.detect.model import Options, judge, model
+from alerts.detect.model import Model, Options, judge, model
 
 DAY = 86400.0
 
@@ -63,17 +63,18 @@ def replay(times: Array, values: Array, how: How, progress: Progress = lambda sh
     An offline model is fitted every `fit_every` to what came before, an online one learns each row after it is scored.
     """
     if model(how.model).online:
-        return _online(times, values, how, progress)
+        return online(model(how.model), times, values, how, progress)
     bands = _offline(times, values, how, progress).clipped(how.data_range)
     scores = anomaly_score(values, bands, how.floors, how.direction, how.data_range)
     return Replayed(bands, scores, (how.model,) * values.shape[1])
 
 
-def _online(times: Array, values: Array, how: How, progress: Progress) -> Replayed:
+def online(which: Model, times: Array, values: Array, how: How, progress: Progress = lambda share: None) -> Replayed:
+    """Score series on one grid by an online model, which learns each row after it is scored."""
     step, series = typical_step(times), values.shape[1]
     # A live monitor knows the step of its grid: two moments before the first tell it, and no value.
     before = np.array([times[0] - 2 * step, times[0] - step])
-    state = model(how.model).fit(before, np.full((2, series), np.nan), how.options)
+    state = which.fit(before, np.full((2, series), np.nan), how.options)
     parts = []
     for row in range(len(times)):
         moment, point = times[row : row + 1], values[row : row + 1]

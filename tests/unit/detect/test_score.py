@@ -13,8 +13,9 @@ from agent.cli import main
 from alerts.detect.bands import Floors
 from alerts.detect.labelled import parse_times, read_directory
 from alerts.detect.model import Options, model
+from alerts.detect.prophet_batched import ProphetBatched
 from alerts.detect.quality import judge, runs
-from alerts.detect.samples import sample
+from alerts.detect.samples import KINDS, sample
 from alerts.detect.stream import How, replay, score_series
 
 DAY = 86400
@@ -37,6 +38,27 @@ def test_the_score_at_a_time_uses_nothing_after_it(name):
         np.testing.assert_array_equal(score_series(HOURS, other, How(name)).scores[:cut], whole[:cut])
     assert np.isnan(whole[:20]).all(), "warming up is not a score"
     assert np.nanmax(whole[200:204]) > 1
+
+
+@given(st.sampled_from(KINDS), st.sampled_from([60.0, 300.0, 7200.0]), st.integers(60, 290), st.integers(0, 99))
+@settings(deadline=None, max_examples=6)
+def test_no_score_knows_what_comes_after_it_whatever_the_series(kind, step, cut, seed):
+    times = 1_530_000_000.0 + step * np.arange(300)
+    values = sample(kind, 300, step, seed=seed)
+    other = values.copy()
+    other[cut:] = np.random.default_rng(seed).permutation(values)[cut:] * 3 + 1
+    whole, changed = (score_series(times, each, How("robust")).scores for each in (values, other))
+    np.testing.assert_array_equal(changed[:cut], whole[:cut])
+
+
+def test_auto_looks_not_ahead_where_the_other_model_is_in_use():
+    times = 1_530_000_000.0 // DAY * DAY + 7200.0 * np.arange(12 * 12)
+    values = 1000 + 2.0 * np.arange(len(times)) + np.random.default_rng(1).normal(size=len(times)) * 0.2
+    whole = score_series(times, values, How("auto"))
+    assert whole.why.startswith("prophet_batched")
+    for cut in (100, 130):
+        other = np.where(np.arange(len(times)) < cut, values, -values)
+        np.testing.assert_array_equal(score_series(times, other, How("auto")).scores[:cut], whole.scores[:cut])
 
 
 def test_rows_may_come_in_any_order_and_twice():
@@ -93,6 +115,15 @@ def test_an_anomaly_is_flagged_until_it_ends_and_a_moderate_one_is_seen_by_its_l
     assert not scores[1070:].any()
 
 
+def test_what_has_fallen_back_from_its_height_is_over_though_it_came_to_rest_beside_the_old_level():
+    values = 100 + np.random.default_rng(13).normal(size=1200)
+    values[1000:1010] += 200
+    values[1010:1060] += 3
+    scores = score_series(1_530_000_000.0 + 300.0 * np.arange(1200), values, How("robust")).scores
+    assert (scores[1000:1010] > 1).all()
+    assert not (scores[1016:1040] > 1).any()
+
+
 def test_spikes_that_come_every_day_are_no_anomaly_and_a_larger_one_is():
     rng = np.random.default_rng(9)
     values = 10 + rng.normal(size=4000)
@@ -139,6 +170,24 @@ def test_auto_says_why_it_chose():
     why = score_series(HOURS, values, How("auto")).why
     assert why.startswith("prophet_batched: mean error of robust"), "a steady slope is what robust lags behind"
     assert score_series(HOURS, sample("noise", len(HOURS), 3600.0), How("auto")).why.startswith("robust: ")
+
+
+def test_auto_fits_the_other_model_once_a_week_where_it_is_not_chosen(monkeypatch):
+    fits, fit = [], ProphetBatched.fit
+
+    def counted(self, times, rows, options):
+        fits.append(rows.shape[1])
+        return fit(self, times, rows, options)
+
+    monkeypatch.setattr(ProphetBatched, "fit", counted)
+    times = 1_530_000_000.0 // DAY * DAY + 7200.0 * np.arange(12 * 24)
+    noise = sample("noise", len(times), 7200.0)
+    slope = 1000 + 2.0 * np.arange(len(times)) + np.random.default_rng(0).normal(size=len(times)) * 0.2
+    why = replay(times, np.stack([noise, slope], axis=1), How("auto")).why
+    assert [text.split(":")[0] for text in why] == ["robust", "prophet_batched"]
+    assert fits[:3] == [2, 2, 2]
+    assert 15 < len(fits) <= 24
+    assert fits.count(2) <= 6
 
 
 def test_robust_forgets_nothing_between_dump_and_load_of_many_series():
