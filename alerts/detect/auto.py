@@ -9,7 +9,6 @@ most of its cost.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,8 +65,8 @@ class AutoState:
     stuck: StuckState
     other: Ahead | None
     cell: float
-    times: deque[float]
-    rows: deque[Array]
+    times: list[float]
+    rows: list[Array]
     error: Array
     count: Array
     trial_since: float
@@ -122,6 +121,8 @@ class AutoState:
         if not self.times or time - self.times[-1] >= self.cell:
             self.times.append(time)
             self.rows.append(row)
+            limit = round(HISTORY * DAY / self.cell)
+            del self.times[:-limit], self.rows[:-limit]
         self.memo = None
         self.robust = self.robust.update(moment, values)
         self.stuck = self.stuck.update(moment, values)
@@ -192,8 +193,8 @@ class Auto:
             Stuck().fit(times[:0], values[:0], options),
             None,
             cell,
-            deque(maxlen=round(HISTORY * DAY / cell)),
-            deque(maxlen=round(HISTORY * DAY / cell)),
+            [],
+            [],
             np.zeros((2, series)),
             np.zeros(series),
             np.inf,

@@ -215,7 +215,8 @@ class Departure:
         self.peak = np.where(there, np.fmax(self.peak, peaks), self.peak)
         if time - self.block_since >= self.block_seconds:
             self._next_block(time)
-        self.sizes.put(cell, np.abs(off))
+        lasting = (self.side != 0) & (self.flagged > 1)
+        self.sizes.put(cell, np.where(lasting, np.nan, np.abs(off)))
         self.seen = self.seen + there
 
     def _follow(self, there: npt.NDArray[np.bool_], found: Look, outside: npt.NDArray[np.bool_]) -> None:
