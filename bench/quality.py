@@ -44,8 +44,6 @@ OTHERS = (
     {"width": 7.0},
     {"margin": 1.2},
     {"rare": 0.15},
-    {"share": 0.0},
-    {"share": 0.5},
     {"settles": 0.25},
 )
 """Settings beside the defaults."""

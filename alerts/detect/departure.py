@@ -59,14 +59,12 @@ class Sense:
     Attributes:
         width: robust deviations that an edge is away at least.
         margin: times an edge is above the past's peaks, but for the `rare` share of the blocks with the largest.
-        share: of an anomaly's height: what has fallen back below it is over, wherever it comes to rest.
         settles: days, and `settles_points` memory cells, after which what lasts is how things are now.
     """
 
     width: float = 8.0
     margin: float = 1.4
     rare: float = 0.22
-    share: float = 0.25
     settles: float = 0.5
     settles_points: int = 24
 
@@ -104,7 +102,6 @@ class Departure:
         born: blocks that had ended when things became what they are (N,).
         edges: (2, V, N), made anew from time to time.
         side: 1 above, -1 below, 0 no anomaly now (N,); `flagged`, `calm`: its points, and calm ones in a row.
-        height: its largest residual and jump so far (2, N).
         seen: points so far (N,).
     """
 
@@ -125,7 +122,6 @@ class Departure:
     side: Array
     flagged: Array
     calm: Array
-    height: Array
     seen: Array
     forget: float
     renewed: bool = False
@@ -152,7 +148,6 @@ class Departure:
             side=np.zeros(series),
             flagged=np.zeros(series),
             calm=np.zeros(series),
-            height=np.zeros((2, series)),
             seen=np.zeros(series),
             forget=max(step / (7 * DAY), 1e-4),
         )
@@ -177,8 +172,7 @@ class Departure:
             no = np.zeros(len(row), dtype=bool)
             return Look(off, views, edges, means, score, no, no)
         # While an anomaly lasts, a value need only stay away from what was usual.
-        rest = np.maximum(self.sense.share * self.height, np.stack((CALM * self.noise, 0.5 * self.edges[0, JUMP])))
-        away = (side * off > rest[0]) | (side * jump > rest[1])
+        away = (side * off > CALM * self.noise) | (side * jump > 0.5 * self.edges[0, JUMP])
         needed = np.clip(np.floor(self.flagged / 2), 1, CALMS)
         lasts = (side != 0) & (away | (self.calm + 1 < needed))
         held = np.where(lasts & ~np.isnan(off), HELD, 0.0)
@@ -231,9 +225,6 @@ class Departure:
         self.calm = np.where(there, np.where(found.away | fresh, 0.0, self.calm + 1), self.calm)
         self.flagged = np.where(lasts, self.flagged + 1, np.where(there, 0.0, self.flagged))
         self.means = np.where(there, np.where(ended, 0.0, found.means), self.means)
-        self.height = np.where(
-            lasts, np.fmax(self.height, side * found.views[0, :SOME]), np.where(there, 0.0, self.height)
-        )
         self.side = np.where(there & ~lasts, 0.0, side)
 
     def _next_block(self, time: float) -> None:
