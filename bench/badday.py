@@ -99,6 +99,8 @@ def live_through(node: Node, failure: Failure, seconds: float, report: Report) -
     over = watch.until(failure.over)
     recovered = time.monotonic() - lifted
     after = watch.rest(2.0)
+    if after.threads > before.threads or after.fds > before.fds:  # more than one who comes and goes, or a leak
+        after = watch.rest(20.0)
     report.line(f"{name}_named_after_s", named, "s")
     for path, took in watch.took.items():
         p99 = quantiles(took, n=100, method="inclusive")[98] * 1e3
