@@ -60,9 +60,10 @@ def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
             server = subprocess.Popen(command, stdout=log, stderr=log)
         processes["GPU-3"].append((server.pid, None))
         try:
-            samples = until(collector, lambda found: of(found, m.PROBES)["demo", "ok"] >= 5)
-            assert of(samples, m.ENGINE_UP) == {("demo",): 1}
-            assert of(samples, m.HEALTH_OK) == {("demo",): 1}
+            until(collector, lambda found: of(found, m.PROBES)["demo", "ok"] >= 5)
+            samples = until(  # an answer in time: a busy machine may miss it once
+                collector, lambda found: of(found, m.HEALTH_OK) == of(found, m.ENGINE_UP) == {("demo",): 1}
+            )
             assert of(samples, m.ENGINE_INFO) == {("demo", "llama.cpp", engine["url"]): 1}
             assert of(samples, m.ENGINE_GPU) == {("demo", "3", "GPU-3", "true", str(server.pid)): 1}
             assert 0 < of(samples, m.MODEL_LOAD)["demo",] < 90
