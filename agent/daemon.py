@@ -112,7 +112,7 @@ class Daemon:
         self._notifier.ready(f"listening on {addresses}")
         give_back()
         try:
-            self._tick(loop.time(), "")
+            self._tick("")
             await self._stopping.wait()
             if self._failure is not None:
                 raise self._failure
@@ -126,7 +126,7 @@ class Daemon:
             if hanging:
                 _log.warning("collectors hang and are left behind", extra={"collectors": ",".join(hanging)})
 
-    def _tick(self, due: float, told: str) -> None:
+    def _tick(self, told: str) -> None:
         """One tick, which calls for the next; `told` is the status that systemd knows."""
         if self._stopping.is_set():
             return
@@ -141,9 +141,8 @@ class Daemon:
         self._notifier.alive()
         if (status := _status(newest)) != told:
             self._notifier.status(status)
-        loop = asyncio.get_running_loop()
-        due = max(due + self._config.tick, loop.time())
-        loop.call_at(due, self._tick, due, status)
+        loop, tick = asyncio.get_running_loop(), self._config.tick
+        loop.call_at((loop.time() // tick + 1) * tick, self._tick, status)
 
     # reload
 

@@ -17,7 +17,7 @@ _LABEL = {"gpu": "uuid", "engine": "engine", "job": "job_id", "node": ""}
 
 
 class DrillSettings(Settings):
-    period: Duration = Field(default=1.0, gt=0, description="Time between two runs.")
+    period: Duration = Field(default=2.0, gt=0, description="Time between two runs.")
     deadline: Duration = Field(default=5.0, gt=0, description="A run longer than this is late; its series go.")
     proc: str = Field(default="/proc", description="Where the kernel's boot id is read.")
 

@@ -14,7 +14,7 @@ from agent.base.config import Duration
 
 
 class MaintenanceSettings(Settings):
-    period: Duration = Field(default=1.0, gt=0, description="Time between two runs.")
+    period: Duration = Field(default=2.0, gt=0, description="Time between two runs.")
     deadline: Duration = Field(default=5.0, gt=0, description="A run longer than this is late; its series go.")
 
 

@@ -56,6 +56,8 @@ class Child:
         self._lost: dict[str, tuple[Identity, int]] = {}
         self._blind: list[str] = []
         self._listed: set[str] = set()
+        self._listing = b""
+        """Lists of processes that go with the sweep's values: one message wakes the agent once."""
         self._last_utilization: dict[str, int] = {}
         self._order: list[Device] = []
         self._errors: Counter[tuple[str, str]] = Counter()
@@ -269,9 +271,9 @@ class Child:
             self._generation += 1
         if gone or changed or (turn % LAZY == 0 and self._told != self._errors):
             self._describe()
-        self._write(
-            wire.pack_values(self._generation, time.monotonic_ns(), time.time(), [d.plan.values for d in self._order])
-        )
+        values = [device.plan.values for device in self._order]
+        listed, self._listing = self._listing, b""
+        self._write(listed + wire.pack_values(self._generation, time.monotonic_ns(), time.time(), values))
 
     def _count_peers(self) -> bool:
         """How many other GPUs each can reach; whether that is told for the first time."""
@@ -312,7 +314,7 @@ class Child:
             (row.pid, row.usedGpuMemory, busy.get(row.pid), None if row.gpuInstanceId == NONE else row.gpuInstanceId)
             for row in good[:MAX_PROCESSES]
         ]
-        self._send(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": listed})
+        self._listing += wire.pack(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": listed})
 
     def _process_utilization(self, device: Device) -> dict[int, float]:
         """SM utilisation (0 to 1) by pid since the last time, for processes that were busy at all."""

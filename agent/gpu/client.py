@@ -28,8 +28,10 @@ from agent.gpu.view import Process, Settings, Stuck, View
 LOG = logging.getLogger("gpuvigil.gpu")
 
 POLL_S: Final = 0.25
-"""How soon a call past its deadline is noticed; with long deadlines, half a second is soon enough."""
-AWAY_S: Final = 1.0
+"""How soon a call past its deadline is noticed."""
+POLL_MOST_S: Final = 1.2
+"""The same where deadlines are long: a little more than the child's own pace, so that its word alone wakes us."""
+AWAY_S: Final = 2.0
 """A turn that takes longer is none of ours: the whole machine stood still (a virtual machine moved, a frozen cgroup),
 and the child with it.
 """
@@ -83,8 +85,10 @@ class Client:
         self._starts = 0
         self._back = time.monotonic()
         self._away = 0.0
-        self._poll = max(POLL_S, min(0.5, settings.call_deadline / 8))
+        self._poll = max(POLL_S, min(POLL_MOST_S, settings.call_deadline / 8))
         self._selector = selectors.DefaultSelector()
+        self._hurry = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._hurry, selectors.EVENT_READ)
         self._closing = threading.Event()
         self._released = threading.Event()
         self._spoken = threading.Event()
@@ -97,9 +101,15 @@ class Client:
 
     def close(self) -> None:
         """End the child; waits for the client's thread, never for the driver."""
+        if self._closing.is_set():
+            return
         self._closing.set()
+        os.eventfd_write(self._hurry, 1)
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._selector.close()
+            os.close(self._hurry)
 
     def release(self) -> None:
         """Let go of the driver, soon; `View.released` says when no process of ours holds it any more."""
@@ -191,11 +201,9 @@ class Client:
         if self._main is None and self._may_start() and time.monotonic() >= self._start_at:
             self._start_main()
         self._start_probe()
-        if self._selector.get_map():
-            for key, _ in self._selector.select(self._poll):
+        for key, _ in self._selector.select(POLL_S if self._main is None else self._poll):
+            if key.data is not None:
                 self._read(key.data)
-        else:
-            self._closing.wait(POLL_S)
         self._notice_absence(began)
         for child in (self._main, self._probe):
             if child is not None:
