@@ -189,14 +189,18 @@ def test_central_watches_a_real_prometheus(house):
         assert states["simulated"]["series"] == 0
         assert states["simulated-too"]["series"] == 1
 
-        scores = house.samples("gpuvigil_anomaly_score")
-        found = {(s.labels["monitor"], s.labels["engine"]): s for s in scores if "engine" in s.labels}
-        assert set(found) == {(m, e) for m in ("by-prophet", "by-ewma") for e in "ab"}
+        def scored():  # the first point after the fit has to come before there is a score
+            scores = [s for s in house.samples("gpuvigil_anomaly_score") if "engine" in s.labels]
+            found = {(s.labels["monitor"], s.labels["engine"]): s for s in scores}
+            return found if set(found) == {(m, e) for m in ("by-prophet", "by-ewma") for e in "ab"} else None
+
+        found = eventually(scored)
+        assert found
         labels = found["by-prophet", "a"].labels
         assert labels["model"] == "prophet"
         assert labels["exported_model"] == "m"
         assert (labels["node"], labels["cluster"]) == ("n1", "c1")
-        assert all(s.value < 1 for s in scores)
+        assert all(s.value < 1 for s in found.values())
 
         (eta,) = house.samples("gpuvigil_train_eta_seconds")
         true_end = house.target.begin + 1000
