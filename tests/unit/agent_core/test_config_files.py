@@ -127,5 +127,5 @@ def test_config_schema_describes_every_setting_with_its_unit(capsys):
     schema = json.loads(capsys.readouterr().out)
     assert set(schema["properties"]) == set(agent_model().model_fields)
     period = schema["$defs"]["DrillSettings"]["properties"]["period"]
-    assert (period["type"], period["default"]) == ("string", "1s")
+    assert (period["type"], period["default"]) == ("string", "2s")
     assert all("description" in each for each in schema["properties"].values())
