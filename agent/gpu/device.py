@@ -160,7 +160,7 @@ class Device:
     def _advance_windows(self) -> None:
         for key, samples in self._windows.items():
             samples.append(self.plan.value(key))
-            known = sorted(sample for sample in samples if sample == sample) or [NAN]
+            known = sorted([sample for sample in samples if sample == sample]) or [NAN]
             p95 = known[math.ceil(0.95 * len(known)) - 1]
             for stat, value in zip(STATS, (known[0], known[-1], p95), strict=True):
                 self.plan.put(f"{key}.{stat}", value)

@@ -20,6 +20,10 @@ _ENTRY: Final = "IIqqIIQ"  # fieldId, scopeId, timestamp, latencyUsec, valueType
 _SIZE: Final = struct.calcsize("<" + _ENTRY)
 
 
+Told = tuple[int, int, int]
+"""valueType, return code and the value's eight bytes of one entry."""
+
+
 class FieldArray:
     """One prepared call of nvmlDeviceGetFieldValues: `fn(*args)`, then `results()`."""
 
@@ -31,11 +35,21 @@ class FieldArray:
         self.args = (handle, ctypes.c_int(len(self.entries)), ctypes.byref(self._buffer))
         self._unpack = struct.Struct("<" + _ENTRY * len(self.entries)).unpack_from
 
+    def told(self) -> list[Told]:
+        """What stands in the array, not yet looked at."""
+        flat = self._unpack(self._buffer)
+        return list(zip(flat[4::7], flat[5::7], flat[6::7], strict=True))
+
     def results(self) -> Iterator[tuple[Field, int, float]]:
         """(entry, its return code, value in base units); NaN where the code is not 0 or there is no value."""
-        flat = self._unpack(self._buffer)
-        for entry, kind, code, raw in zip(self.entries, flat[4::7], flat[5::7], flat[6::7], strict=True):
-            yield entry, code, decode(kind, raw) * entry.scale if code == codes.SUCCESS else math.nan
+        for entry, told in zip(self.entries, self.told(), strict=True):
+            yield entry, told[1], value_of(entry, told)
+
+
+def value_of(entry: Field, told: Told) -> float:
+    """In base units; NaN where the code is not 0 or there is no value."""
+    kind, code, raw = told
+    return decode(kind, raw) * entry.scale if code == codes.SUCCESS else math.nan
 
 
 def decode(kind: int, raw: int) -> float:

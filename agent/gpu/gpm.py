@@ -38,7 +38,12 @@ class Gpm:
         self._previous, self._latest = ctypes.c_void_p(), ctypes.c_void_p()
         self._taken = 0
         self._buffer: Any = (ctypes.c_char * STRUCT_SIZE)()
+        self._ask(entries)
+
+    def _ask(self, entries: tuple[Field, ...]) -> None:
         self.entries = entries
+        self._questions = b"".join(_ENTRY.pack(entry.id, 0, 0.0, 0, 0, 0) for entry in entries)
+        self._unpack = struct.Struct("<" + "IIdQQQ" * len(entries)).unpack_from
 
     @classmethod
     def open(
@@ -72,7 +77,7 @@ class Gpm:
 
     def leave_out(self, entry: Field) -> None:
         """Ask no more for a metric that this GPU or driver lacks."""
-        self.entries = tuple(other for other in self.entries if other is not entry)
+        self._ask(tuple(other for other in self.entries if other is not entry))
 
     def read(self) -> int:
         """Take a sample and compute over the window since the last; NOT_READY where there is none yet."""
@@ -89,13 +94,11 @@ class Gpm:
         window, self._taken = now - self._taken, now
         if not WINDOW_NS[0] < window < WINDOW_NS[1]:
             return codes.NOT_READY
-        _HEAD.pack_into(self._buffer, 0, 1, len(self.entries), self._previous.value or 0, self._latest.value or 0)
-        for number, entry in enumerate(self.entries):
-            _ENTRY.pack_into(self._buffer, _HEAD.size + number * _ENTRY.size, entry.id, 0, 0.0, 0, 0, 0)
+        head = _HEAD.pack(1, len(self.entries), self._previous.value or 0, self._latest.value or 0)
+        ctypes.memmove(self._buffer, head + self._questions, len(head) + len(self._questions))
         return self._library.call("nvmlGpmMetricsGet", ctypes.byref(self._buffer), index=self._index)
 
     def results(self) -> Iterator[tuple[Field, int, float]]:
         """(metric, its own return code, value) of the last window."""
-        for number, entry in enumerate(self.entries):
-            _, code, value, *_ = _ENTRY.unpack_from(self._buffer, _HEAD.size + number * _ENTRY.size)
-            yield entry, code, value
+        flat = self._unpack(self._buffer, _HEAD.size)
+        yield from zip(self.entries, flat[1::6], flat[2::6], strict=True)

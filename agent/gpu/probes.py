@@ -12,7 +12,7 @@ from typing import Any, Final
 from agent.gpu import codes
 from agent.gpu import readings as table
 from agent.gpu.fields import NAME as FIELD_VALUES
-from agent.gpu.fields import FieldArray
+from agent.gpu.fields import FieldArray, Told, value_of
 from agent.gpu.gpm import Gpm
 from agent.gpu.links import STATE as LINK_STATE
 from agent.gpu.links import ChipLinks, Links
@@ -78,14 +78,24 @@ def _fields(plan: Plan, wanted: Sequence[Field], every: int, uptime_ns: int) -> 
         return
     fields = FieldArray(fn, plan.handle, kept)
     slots = [plan.slot(entry.key) for entry in kept]
+    before: list[Told] = [(0, 0, 0)] * len(kept)
+    stored = [NAN] * len(kept)
 
     def store() -> None:
-        for slot, (entry, result, value) in zip(slots, fields.results(), strict=True):
+        nonlocal before
+        values, now = plan.values, fields.told()
+        for place, (told, old) in enumerate(zip(now, before, strict=True)):
+            slot = slots[place]
+            if told == old and values[slot] == stored[place]:  # as most are: counts of errors, limits, states
+                continue
+            entry, result = kept[place], told[1]
             if result:
                 judge(result)
                 plan.reset_required |= result == codes.RESET_REQUIRED
                 plan.errors[f"field {entry.id}", codes.name(result)] += 1
-            plan.put_checked(slot, value, entry.low, entry.top, f"field {entry.id}")
+            plan.put_checked(slot, value_of(entry, told), entry.low, entry.top, f"field {entry.id}")
+            stored[place] = values[slot]  # NaN is equal to nothing: what has no value is looked at each time
+        before = now
 
     plan.add(FIELD_VALUES, fn, fields.args, slots, store, every)
 
