@@ -24,7 +24,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     # By the machine's own clocks: where they run faster, a driver call that waits is now and then taken for a hung one.
-    one = Node(tmp_path_factory.mktemp("bad-days"))
+    quick = {"period": "1s"}
+    one = Node(tmp_path_factory.mktemp("bad-days"), collectors={"gpu": quick, "health": quick})
     yield one
     one.close()
 
