@@ -52,7 +52,7 @@ class Standing(NamedTuple):
             and self.state.errors is other.state.errors
             and self.state.dropped == other.state.dropped
             and self.late == other.late
-            and (mine is theirs or (mine is not None and theirs is not None and mine.families is theirs.families))
+            and (mine is theirs or (mine is not None and theirs is not None and mine.says_as(theirs)))
         )
 
 

@@ -224,6 +224,26 @@ def test_stop_leaves_hanging_threads_behind_and_closes_their_collectors(metric, 
     gate.set()
 
 
+def test_a_collector_that_is_well_again_is_seen_at_the_next_tick(metric, puppet, context):
+    trouble = [PartialFailure("half")]
+
+    def script():
+        yield metric.plain.sample(1)
+        if trouble:
+            raise trouble[0]
+
+    kind, _ = puppet("x", script)
+    runner = Runner({"x": kind}, context, monotonic=lambda: 0.0)
+    runner.configure({"x": settings(period="15s", deadline="10s")}, start=False)
+    for _ in range(2):  # the second brings the same series
+        runner.workers["x"].step()
+        assert values(runner.tick(), own.SUCCESS) == [0.0]
+    trouble.clear()
+    runner.workers["x"].step()
+    shot = runner.tick()
+    assert values(shot, metric.plain) == values(shot, own.SUCCESS) == [1.0]
+
+
 def test_a_clock_that_is_set_back_an_hour_changes_no_freshness(metric, puppet, context):
     wall, monotonic = [1e9], [0.0]
     kind, _ = puppet("x", lambda: [metric.plain.sample(1)])
