@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from agent.base.catalogue import hardware as m
 from agent.base.collector import Context, register
 from agent.node import sysfs
 from agent.node.sysfs import SysSettings
+
+_CHANNEL = re.compile(r"(ch\d+)_ce_count")
 
 
 @register("edac", SysSettings)
@@ -25,19 +29,39 @@ class Edac:
                 count = sysfs.number(controller / name)
                 if count is not None:
                     yield m.EDAC_ERRORS.sample(count, controller.name, kind)
-            yield from self._dimms(controller)
+            yield from _modules(controller)
 
     def close(self) -> None: ...
 
-    def _dimms(self, controller: Path) -> Iterator[Sample]:
-        """Modules with errors: a node may have dozens, and those without say nothing."""
-        for dimm in sysfs.entries(controller, "dimm[0-9]*"):
-            label = sysfs.text(dimm / "dimm_label") or dimm.name
-            counts = {
-                "correctable": sysfs.number(dimm / "dimm_ce_count"),
-                "uncorrectable": sysfs.number(dimm / "dimm_ue_count"),
-            }
-            if any(counts.values()):
-                for kind, count in counts.items():
-                    if count is not None:
-                        yield m.EDAC_DIMM_ERRORS.sample(count, controller.name, label, kind)
+
+def _modules(controller: Path) -> Iterator[Sample]:
+    """Modules with errors: a node may have dozens, and those without say nothing."""
+    counts: Counter[tuple[str, str]] = Counter()  # ranks of one module may bear its label
+    for label, kind, count in _ranks(controller) or _rows(controller):
+        counts[label, kind] += count
+    seen = {label for (label, _), count in counts.items() if count}
+    for (label, kind), count in counts.items():
+        if label in seen:
+            yield m.EDAC_DIMM_ERRORS.sample(count, controller.name, label, kind)
+
+
+def _ranks(controller: Path) -> list[tuple[str, str, int]]:
+    """Label, kind and count by module; by rank where the driver counts by chip select, as that of AMD does."""
+    return [
+        (sysfs.text(folder / "dimm_label") or folder.name, kind, count)
+        for folder in (*sysfs.entries(controller, "dimm[0-9]*"), *sysfs.entries(controller, "rank[0-9]*"))
+        for kind, name in (("correctable", "dimm_ce_count"), ("uncorrectable", "dimm_ue_count"))
+        if (count := sysfs.number(folder / name)) is not None
+    ]
+
+
+def _rows(controller: Path) -> Iterator[tuple[str, str, int]]:
+    """The same where rows of chips are all that is known; an error that cannot be corrected is a row's, no module's."""
+    for row in sysfs.entries(controller, "csrow[0-9]*"):
+        for file in sysfs.entries(row):
+            found, count = _CHANNEL.fullmatch(file.name), sysfs.number(file)
+            if found and count is not None:
+                yield sysfs.text(row / f"{found[1]}_dimm_label") or f"{row.name} {found[1]}", "correctable", count
+        count = sysfs.number(row / "ue_count")
+        if count is not None:
+            yield row.name, "uncorrectable", count

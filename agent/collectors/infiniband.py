@@ -29,6 +29,18 @@ CONGESTION = (
     "hw_counters/rp_cnp_handled", "hw_counters/rp_cnp_ignored", "hw_counters/roce_adp_retrans",
     "hw_counters/roce_slow_restart",
 )  # fmt: skip
+TOPS = {
+    name: (1 << bits) - 1
+    for bits, names in {
+        4: "local_link_integrity_errors excessive_buffer_overrun_errors",
+        8: "link_downed link_error_recovery port_xmit_constraint_errors port_rcv_constraint_errors",
+        16: "symbol_error port_rcv_errors port_rcv_remote_physical_errors port_rcv_switch_relay_errors"
+        " port_xmit_discards VL15_dropped",
+        32: "port_xmit_wait port_rcv_data port_xmit_data",
+    }.items()
+    for name in names.split()
+}
+"""Where counters stop until they are reset (InfiniBand specification, PortCounters; the kernel's core/sysfs.c)."""
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Gb/sec")
 
 
@@ -66,11 +78,17 @@ class Infiniband:
         if found := _RATE.match(rate):
             yield m.IB_RATE.sample(float(found[1]) * 1e9 / 8, *labels)
         for metric, name in ((m.IB_RECEIVED, "port_rcv_data"), (m.IB_SENT, "port_xmit_data")):
-            words = sysfs.number(port / "counters" / name)
-            if words is not None:
+            words = sysfs.number(port / "counters_ext" / f"{name}_64")  # kernels before 4.5 kept the wide ones apart
+            if words is None:
+                words = sysfs.number(port / "counters" / name)
+            if words == TOPS[name]:
+                yield m.IB_SATURATED.sample(1, *labels, name)
+            elif words is not None:
                 yield metric.sample(words * WORD, *labels)
         for metric, names in ((m.IB_ERRORS, ERRORS), (m.IB_CONGESTION, CONGESTION)):
-            for name in names:
-                count = sysfs.number(port / name)
-                if count is not None:
-                    yield metric.sample(count, *labels, name.rpartition("/")[2])
+            for path in names:
+                name, count = path.rpartition("/")[2], sysfs.number(port / path)
+                if count is not None and count == TOPS.get(name):
+                    yield m.IB_SATURATED.sample(1, *labels, name)
+                elif count is not None:
+                    yield metric.sample(count, *labels, name)

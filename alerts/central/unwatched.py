@@ -31,7 +31,7 @@ _NAMED: dict[str, tuple[Metric, ...]] = {
         *(hardware.IB_UP, hardware.UNIT_ACTIVE, hardware.UNIT_FAILED, hardware.NVME_LIVE, hardware.NVME_WARNING),
         *(hardware.RAID_MISSING, hardware.RAID_FAULTY, hardware.UPS_SERVER_UP, hardware.UPS_ON_BATTERY),
         *(hardware.UPS_LOW_BATTERY, hardware.UPS_REPLACE, hardware.UPS_COMMUNICATION, hardware.ALARM),
-        *(hardware.COOLANT_LEAK, hardware.CHASSIS_READ),
+        *(hardware.COOLANT_LEAK, hardware.CHASSIS_READ, hardware.IB_SATURATED),
         *(llm.ENGINE_UP, llm.HEALTH_OK, train.LOG_READABLE, train.RUNNING, train.CHECKPOINTS),
         *(train.CHECKPOINTS_BAD, train.CHECKPOINTS_CORRUPT, train.CHECKPOINT_WRITING),
     ),

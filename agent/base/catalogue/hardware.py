@@ -33,6 +33,12 @@ IB_CONGESTION = Metric(
     "Signs of congestion (waits, ECN marks, CNPs), by the kernel's name for them.",
     labels=(*PORT, "kind"),
 )
+IB_SATURATED = Metric(
+    "gpuvigil_node_infiniband_counter_saturated",
+    "gauge",
+    "1 for a counter that stands at its top and counts no more until it is reset; its own series is left out.",
+    labels=(*PORT, "kind"),
+)
 
 PRESSURE_WAITING = Metric(
     "gpuvigil_node_pressure_waiting_seconds",

@@ -87,6 +87,85 @@ def test_a_port_that_is_not_active_is_down(tree: Tree, state: str) -> None:
     assert set(of(samples, m.IB_UP).values()) == {0}
 
 
+def test_a_counter_at_its_top_counts_no_more(tree: Tree) -> None:
+    """As an mlx4 port was recorded; the counter's silence would look like a quiet line."""
+    full = {"port_xmit_wait": 2**32 - 1, "port_rcv_data": 2**32 - 1, "link_downed": 255, "symbol_error": 65535}
+    files = {**HCA, **{f"{PORT}counters/{name}": f"{value}\n" for name, value in full.items()}}
+    samples = list(Infiniband(SysSettings(sys=tree(files)), CONTEXT).collect())
+    port = ("mlx5_0", "1")
+    assert of(samples, m.IB_SATURATED) == {(*port, name): 1 for name in full}
+    assert not of(samples, m.IB_RECEIVED)
+    assert of(samples, m.IB_SENT) == {port: 8000}
+    assert of(samples, m.IB_ERRORS) == {(*port, "out_of_sequence"): 7}
+    assert of(samples, m.IB_CONGESTION) == {(*port, "np_cnp_sent"): 11}
+
+
+def test_an_older_kernel_keeps_the_wide_counters_apart(tree: Tree) -> None:
+    files = {
+        **HCA,
+        PORT + "counters/port_rcv_data": f"{2**32 - 1}\n",
+        PORT + "counters_ext/port_rcv_data_64": "5000000000\n",
+        PORT + "counters_ext/port_xmit_data_64": "9\n",
+    }
+    samples = list(Infiniband(SysSettings(sys=tree(files)), CONTEXT).collect())
+    assert of(samples, m.IB_RECEIVED) == {("mlx5_0", "1"): 20_000_000_000}
+    assert of(samples, m.IB_SENT) == {("mlx5_0", "1"): 36}
+    assert not of(samples, m.IB_SATURATED)
+
+
+def test_a_port_whose_driver_counts_nothing(tree: Tree) -> None:
+    files = {name: "N/A (no PMA)\n" if "/counters/" in name else text for name, text in HCA.items()}
+    samples = list(Infiniband(SysSettings(sys=tree(files)), CONTEXT).collect())
+    assert of(samples, m.IB_UP) == {("mlx5_0", "1"): 1}
+    assert not of(samples, m.IB_RECEIVED)
+    assert set(of(samples, m.IB_ERRORS)) == {("mlx5_0", "1", "out_of_sequence")}
+
+
+def test_edac_of_a_driver_that_counts_by_chip_select(tree: Tree) -> None:
+    """AMD's: two ranks of one module, which somebody has labelled, and the rows that show the same once more."""
+    mc = "devices/system/edac/mc/mc0/"
+    root = tree(
+        {
+            mc + "ce_count": "5\n",
+            mc + "rank0/dimm_label": "P0_DIMM_A1\n",
+            mc + "rank0/dimm_ce_count": "2\n",
+            mc + "rank0/dimm_ue_count": "0\n",
+            mc + "rank1/dimm_label": "P0_DIMM_A1\n",
+            mc + "rank1/dimm_ce_count": "3\n",
+            mc + "rank1/dimm_ue_count": "0\n",
+            mc + "rank2/dimm_ce_count": "0\n",
+            mc + "csrow0/ch0_ce_count": "2\n",
+            mc + "csrow0/ue_count": "0\n",
+        }
+    )
+    samples = list(Edac(SysSettings(sys=root), CONTEXT).collect())
+    assert of(samples, m.EDAC_DIMM_ERRORS) == {
+        ("mc0", "P0_DIMM_A1", "correctable"): 5,
+        ("mc0", "P0_DIMM_A1", "uncorrectable"): 0,
+    }
+
+
+def test_edac_by_rows_alone(tree: Tree) -> None:
+    mc = "devices/system/edac/mc/mc0/"
+    root = tree(
+        {
+            mc + "csrow0/ch0_dimm_label": "mc#0csrow#0channel#0\n",
+            mc + "csrow0/ch0_ce_count": "3\n",
+            mc + "csrow0/ch1_ce_count": "1\n",
+            mc + "csrow0/ce_count": "4\n",
+            mc + "csrow0/ue_count": "0\n",
+            mc + "csrow1/ch0_ce_count": "0\n",
+            mc + "csrow1/ue_count": "2\n",
+        }
+    )
+    samples = list(Edac(SysSettings(sys=root), CONTEXT).collect())
+    assert of(samples, m.EDAC_DIMM_ERRORS) == {
+        ("mc0", "mc#0csrow#0channel#0", "correctable"): 3,
+        ("mc0", "csrow0 ch1", "correctable"): 1,
+        ("mc0", "csrow1", "uncorrectable"): 2,
+    }
+
+
 def test_edac(tree: Tree) -> None:
     mc = "devices/system/edac/mc/"
     root = tree(
