@@ -79,16 +79,15 @@ def _health(device: str, health: nvme.Health) -> Iterator[Sample]:
 def raid(array: Path) -> Iterator[Sample]:
     """One md array. Attributes: Documentation/admin-guide/md.rst of the kernel."""
     folder, device = array / "md", array.name
-    state = sysfs.text(folder / "array_state")
-    if state is None or state in ("clear", "inactive"):
-        return
+    state, level = sysfs.text(folder / "array_state"), sysfs.text(folder / "level") or ""
+    if state is None or state == "clear" or (state == "inactive" and level == "container"):
+        return  # no array, or the metadata of others, which is never active; one that could not start is inactive, too
     action = sysfs.text(folder / "sync_action") or ""
-    yield m.RAID_INFO.sample(1, device, sysfs.text(folder / "level") or "", state, action)
-    for metric, name in (
-        (m.RAID_DISKS, "raid_disks"),
-        (m.RAID_MISSING, "degraded"),
-        (m.RAID_MISMATCHES, "mismatch_cnt"),
-    ):
+    yield m.RAID_INFO.sample(1, device, level, state, action)
+    disks, _, _ = (sysfs.text(folder / "raid_disks") or "").partition(" ")  # "11 (10)": 11, reshaped from 10
+    if disks.isdigit():
+        yield m.RAID_DISKS.sample(int(disks), device)
+    for metric, name in ((m.RAID_MISSING, "degraded"), (m.RAID_MISMATCHES, "mismatch_cnt")):
         count = sysfs.number(folder / name)
         if count is not None:
             yield metric.sample(count, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.node import sysfs
@@ -21,10 +21,11 @@ DECILITERS_AN_HOUR = 1e-4 / 3600
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """One sensor: `kind` is temp, power, fan or flow; `alarm` is its own alarm bit, if it has one."""
+    """One sensor: `stem` as in temp1, `kind` is temp, power, fan or flow, `alarm` its own alarm bit, if it has one."""
 
     chip: str
     source: str
+    stem: str
     name: str
     kind: str
     value: float | None
@@ -32,13 +33,16 @@ class Sensor:
 
 
 def sensors(root: Path) -> Iterator[Sensor]:
-    """Every sensor below `root` (/sys/class/hwmon); a chip's name is made unique by its device's."""
+    """Every sensor below `root` (/sys/class/hwmon); a chip's name is made unique by its device's, a label by a stem."""
     chips = [(folder, sysfs.text(folder / "name") or folder.name) for folder in sysfs.entries(root)]
     times = Counter(name for _, name in chips)
     for folder, chip in chips:
         device = (folder / "device").resolve().name if (folder / "device").exists() else folder.name
         source = chip if times[chip] == 1 else f"{chip}:{device}"
-        yield from _of_chip(folder, chip, source)
+        found = list(_of_chip(folder, chip, source))
+        labels = Counter(sensor.name for sensor in found)
+        for sensor in found:
+            yield sensor if labels[sensor.name] == 1 else replace(sensor, name=f"{sensor.name} ({sensor.stem})")
 
 
 def _of_chip(folder: Path, chip: str, source: str) -> Iterator[Sensor]:
@@ -56,4 +60,4 @@ def _of_chip(folder: Path, chip: str, source: str) -> Iterator[Sensor]:
         alarms = [sysfs.number(folder / f"{stem}_{name}") for name in ("alarm", "crit_alarm", "fault")]
         known = [bit for bit in alarms if bit is not None]
         value = None if raw is None else raw * factor
-        yield Sensor(chip, source, label, kind, value, any(known) if known else None)
+        yield Sensor(chip, source, stem, label, kind, value, any(known) if known else None)

@@ -125,10 +125,33 @@ def test_a_degraded_array(tree: Tree) -> None:
     assert of(samples, m.RAID_SYNC) == {("md0",): 0.25}
 
 
-def test_an_idle_array_and_an_inactive_one(tree: Tree) -> None:
-    root = tree({**ARRAY, MD + "sync_completed": "none\n", "block/md1/md/array_state": "inactive\n"})
+def test_an_idle_array(tree: Tree) -> None:
+    root = tree({**ARRAY, MD + "sync_completed": "none\n", "block/md1/md/array_state": "clear\n"})
     assert not of(list(raid(root / "block/md0")), m.RAID_SYNC)
     assert list(raid(root / "block/md1")) == []
+
+
+def test_an_array_that_could_not_start_is_shown_and_a_container_of_metadata_is_not(tree: Tree) -> None:
+    root = tree(
+        {
+            "block/md1/md/array_state": "inactive\n",
+            "block/md1/md/level": "raid5\n",
+            "block/md1/md/raid_disks": "3\n",
+            "block/md1/md/dev-sda1/state": "spare\n",
+            "block/md127/md/array_state": "inactive\n",
+            "block/md127/md/level": "container\n",
+            "block/md127/md/raid_disks": "\n",
+        }
+    )
+    samples = list(storage(root).collect())
+    assert of(samples, m.RAID_INFO) == {("md1", "raid5", "inactive", ""): 1}
+    assert of(samples, m.RAID_DISKS) == {("md1",): 3}
+    assert not of(samples, m.RAID_MISSING), "not known while it does not run"
+
+
+def test_an_array_that_grows_has_the_disks_it_is_to_have(tree: Tree) -> None:
+    root = tree({**ARRAY, MD + "raid_disks": "11 (10)\n", MD + "sync_action": "reshape\n"})
+    assert of(list(raid(root / "block/md0")), m.RAID_DISKS) == {("md0",): 11}
 
 
 DM = {
