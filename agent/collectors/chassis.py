@@ -7,6 +7,7 @@ until its next answer is due.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -104,16 +105,16 @@ class Chassis:
         fresh = now - last.started <= self._settings.controller_period + self._settings.controller_timeout
         good = last.value is not None and fresh
         yield m.CHASSIS_READ.sample(float(good), name)
-        seen: set[tuple[str, ...]] = set()  # a controller may give one name to two sensors
+        seen: Counter[tuple[str, ...]] = Counter()  # a controller may give one name to two sensors
         for reading in (last.value or ()) if good else ():
             place = _place(name, reading)
-            if (reading.kind, place, reading.sensor) in seen:
-                continue
-            seen.add((reading.kind, place, reading.sensor))
-            if reading.kind == "chassis_power":
+            seen[reading.kind, place, reading.sensor] += 1
+            number = seen[reading.kind, place, reading.sensor]
+            if reading.kind != "chassis_power":
+                sensor = reading.sensor if number == 1 else f"{reading.sensor} #{number}"
+                yield METRICS[reading.kind].sample(reading.value, place, sensor)
+            elif number == 1:
                 yield m.CHASSIS_POWER.sample(reading.value, place)
-            else:
-                yield METRICS[reading.kind].sample(reading.value, place, reading.sensor)
 
 
 def _place(controller: str, reading: Reading) -> str:

@@ -49,20 +49,26 @@ def _run(command: Sequence[str], arguments: list[str], timeout: float, *, needed
 
 
 def sdr(text: str) -> list[Reading]:
-    """The lines of `ipmitool -c sdr list`: name, value, unit, status; unreadable sensors have no value."""
+    """The lines of `ipmitool -c sdr list`: name, value, unit, status; unreadable sensors have no value.
+
+    Some versions write what follows after them, and some give name, raw value, status, entity and "3500 RPM".
+    """
     found: list[Reading] = []
     for line in text.splitlines():
         parts = line.split(",")
+        if len(parts) == 5 and parts[2] not in _UNITS:
+            value, _, unit = parts[4].partition(" ")
+            parts = [parts[0], value, unit, parts[2]]
         if len(parts) < 4 or parts[2] not in _UNITS:
             continue
         try:
-            value = float(parts[1])
+            reading = float(parts[1])
         except ValueError:
             continue
         kind, factor = _UNITS[parts[2]]
         if kind == "temperature" and "coolant" in parts[0].lower():
             kind = "coolant_temperature"
-        found.append(Reading(kind, CHASSIS, parts[0], value * factor))
+        found.append(Reading(kind, CHASSIS, parts[0], reading * factor))
     return found
 
 

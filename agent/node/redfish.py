@@ -18,10 +18,16 @@ from agent.base.fetch import authorization, chunks, request, up_to
 
 ANSWER_LIMIT = 4 << 20
 MEMBERS_LIMIT = 128
-"""Most sensors fetched one by one from a controller that cannot expand a collection."""
+"""Most members of a collection fetched one by one from a controller that cannot expand it."""
 EXPAND = "?$expand=.($levels=1)"
 LITERS_A_MINUTE = 1e-3 / 60
 """In cubic metres a second."""
+LITERS_A_SECOND = 1e-3
+TYPES = {
+    "Cel": "Temperature", "W": "Power", "RPM": "Rotational", "{rev}/min": "Rotational",
+    "L/min": "LiquidFlowLPM", "L/s": "LiquidFlow",
+}  # fmt: skip
+"""What a sensor that does not tell its type measures, by its unit (UCUM)."""
 
 Kind = Literal["power", "temperature", "coolant_temperature", "flow", "fan", "leak", "chassis_power"]
 
@@ -92,8 +98,10 @@ class Bmc:
         metrics = self._try(chassis, "EnvironmentMetrics")
         power = _number(_dict(metrics.get("PowerWatts")).get("Reading"))
         sensors = self._members(chassis, "Sensors")
-        for sensor in sensors:
-            yield from _sensor(name, sensor)
+        readings = [reading for sensor in sensors for reading in _sensor(name, sensor)]
+        yield from readings
+        if all(reading.kind != "fan" for reading in readings):  # where the sensors give fans in per cent
+            yield from _fans(name, metrics)
         old = self._try(chassis, "Power")
         if power is None and (controls := _list(old.get("PowerControl"))):
             power = _number(controls[0].get("PowerConsumedWatts"))
@@ -101,8 +109,10 @@ class Bmc:
             yield Reading("chassis_power", name, "power", power)
         if not sensors:
             yield from _thermal(name, self._try(chassis, "Thermal"))
-        detection = self._try(chassis, "ThermalSubsystem", "LeakDetection")
-        for detector in self._members(detection, "LeakDetectors"):
+        detectors = self._members(chassis, "LeakDetectors")  # since Chassis 1.25; before, below the thermal subsystem
+        if not detectors:
+            detectors = self._members(self._try(chassis, "ThermalSubsystem", "LeakDetection"), "LeakDetectors")
+        for detector in detectors:
             state = detector.get("DetectorState")
             if isinstance(state, str):
                 yield Reading("leak", name, _name(detector), float(state != "OK"))
@@ -113,24 +123,37 @@ class Bmc:
         if not isinstance(link, str):
             return []
         whole = self._try({key: {"@odata.id": link + EXPAND}}, key) or self._try(resource, key)
-        members = _list(whole.get("Members"))[:MEMBERS_LIMIT]
-        return [one if len(one) > 1 else self._try({"it": one}, "it") for one in members]
+        members = _list(whole.get("Members"))
+        bare = [one for one in members if len(one) == 1]
+        fetched = {id(one): self._try({"it": one}, "it") for one in bare[:MEMBERS_LIMIT]}
+        return [fetched.get(id(one), one) for one in members]
 
 
 def _sensor(chassis: str, sensor: dict[str, Any]) -> Iterator[Reading]:
-    value, kind = _number(sensor.get("Reading")), sensor.get("ReadingType")
-    if value is None:
-        return
+    value, units = _number(sensor.get("Reading")), sensor.get("ReadingUnits")
+    if value is None or sensor.get("ReadingBasis") not in (None, "Zero"):
+        return  # the distance to a limit, or to another sensor, is no temperature
+    kind = sensor.get("ReadingType") or TYPES.get(str(units))
     name = _name(sensor)
     if kind == "Power":
         yield Reading("power", chassis, name, value)
     elif kind == "Temperature":
         coolant = "coolant" in f"{sensor.get('PhysicalContext')} {name}".lower()
         yield Reading("coolant_temperature" if coolant else "temperature", chassis, name, value)
-    elif kind in ("LiquidFlow", "LiquidFlowLPM"):
+    elif kind == "LiquidFlowLPM":
         yield Reading("flow", chassis, name, value * LITERS_A_MINUTE)
-    elif kind == "Rotational" and sensor.get("ReadingUnits") in ("RPM", "{rev}/min"):
+    elif kind == "LiquidFlow":
+        yield Reading("flow", chassis, name, value * LITERS_A_SECOND)
+    elif kind == "Rotational" and TYPES.get(str(units)) == kind:
         yield Reading("fan", chassis, name, value)
+
+
+def _fans(chassis: str, metrics: dict[str, Any]) -> Iterator[Reading]:
+    """Speeds as EnvironmentMetrics sums them up."""
+    for number, fan in enumerate(_list(metrics.get("FanSpeedsPercent")), 1):
+        speed = _number(fan.get("SpeedRPM"))
+        if speed is not None:
+            yield Reading("fan", chassis, str(fan.get("DeviceName") or f"fan {number}"), speed)
 
 
 def _thermal(chassis: str, thermal: dict[str, Any]) -> Iterator[Reading]:

@@ -73,6 +73,15 @@ def test_hwmon(tree: Tree) -> None:
     assert not of(found, m.FAN)
 
 
+def test_two_sensors_of_one_label_are_told_apart(tree: Tree) -> None:
+    chip = "class/hwmon/hwmon0/"
+    files = {chip + "name": "chip\n", chip + "temp1_input": "55000\n", chip + "temp2_input": "54000\n"}
+    files |= {chip + "temp1_label": "die\n", chip + "temp2_label": "die\n", chip + "temp1_alarm": "0\n"}
+    found = list(chassis(tree(files)).collect())
+    assert of(found, m.TEMPERATURE) == {("chip", "die (temp1)"): 55, ("chip", "die (temp2)"): 54}
+    assert of(found, m.ALARM) == {("chip", "die (temp1)"): 0}
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     context = Context("", "")
     assert list(chassis(tmp_path, context).collect()) == []
@@ -177,6 +186,79 @@ def test_redfish(controller: Controller, tmp_path: Path) -> None:
     assert of(found, m.FAN) == {("redfish:1", "Fan1"): 9000}
 
 
+def sensors(controller: Controller, *found: dict[str, Any], **more: Any) -> None:
+    """Let the controller have one chassis with these sensors, as one that expands collections gives them."""
+    controller.resources = {
+        ROOT: {"Members": [link(f"{ROOT}/1")]},
+        f"{ROOT}/1": {"Id": "1", "Sensors": link(f"{ROOT}/1/Sensors"), **more},
+        f"{ROOT}/1/Sensors?$expand=.($levels=1)": {"Members": list(found)},
+    }
+
+
+def test_a_distance_to_a_limit_is_no_temperature(controller: Controller, tmp_path: Path) -> None:
+    """What an HGX baseboard calls TEMP_1 falls while the GPU gets hotter."""
+    margin = {"Name": "GPU 0 TEMP 1", "Reading": 58.0, "ReadingType": "Temperature", "ReadingBasis": "Headroom"}
+    plain = {"Name": "GPU 0 TEMP 0", "Reading": 29.0, "ReadingType": "Temperature", "ReadingBasis": "Zero"}
+    sensors(controller, margin, plain)
+    found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
+    assert of(found, m.TEMPERATURE) == {("redfish:1", "GPU 0 TEMP 0"): 29}
+
+
+def test_a_sensor_without_a_type_goes_by_its_unit(controller: Controller, tmp_path: Path) -> None:
+    sensors(
+        controller,
+        {"Name": "Intake", "Reading": 24.8, "ReadingUnits": "Cel"},
+        {"Name": "CPU", "Reading": 90, "ReadingUnits": "W"},
+        {"Name": "Supply", "Reading": 240, "ReadingUnits": "V"},
+    )
+    found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
+    assert of(found, m.TEMPERATURE) == {("redfish:1", "Intake"): 24.8}
+    assert of(found, m.POWER) == {("redfish:1", "CPU"): 90}
+    assert len(found) == 3
+
+
+def test_a_flow_may_be_told_by_the_second(controller: Controller, tmp_path: Path) -> None:
+    sensors(
+        controller,
+        {"Name": "old", "Reading": 0.5, "ReadingType": "LiquidFlow", "ReadingUnits": "L/s"},
+        {"Name": "new", "Reading": 30, "ReadingType": "LiquidFlowLPM", "ReadingUnits": "L/min"},
+    )
+    found = of(list(chassis(tmp_path, redfish={"url": controller.url}).collect()), m.COOLANT_FLOW)
+    assert found["redfish:1", "old"] == pytest.approx(found["redfish:1", "new"]) == pytest.approx(5e-4)
+
+
+def test_fans_in_per_cent_have_their_speed_in_the_summary(controller: Controller, tmp_path: Path) -> None:
+    fan = {"Name": "Fan #1", "Reading": 45, "ReadingType": "Percent", "ReadingUnits": "%"}
+    sensors(controller, fan, EnvironmentMetrics=link("/metrics"))
+    speeds = [{"DeviceName": "Chassis Fan #1", "Reading": 45, "SpeedRPM": 1900}, {"Reading": 55, "SpeedRPM": 2100}]
+    controller.resources = {**controller.resources, "/metrics": {"FanSpeedsPercent": [*speeds, {"Reading": 1}]}}
+    found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
+    assert of(found, m.FAN) == {("redfish:1", "Chassis Fan #1"): 1900, ("redfish:1", "fan 2"): 2100}
+
+
+def test_many_sensors_in_one_answer_and_two_of_one_name(controller: Controller, tmp_path: Path) -> None:
+    many = ({"Name": f"ps {number}", "Reading": number, "ReadingType": "Power"} for number in range(200))
+    twins = ({"Name": "Temp", "Reading": value, "ReadingType": "Temperature"} for value in (45, 47))
+    sensors(controller, *many, *twins)
+    found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
+    assert len(of(found, m.POWER)) == 200
+    assert of(found, m.TEMPERATURE) == {("redfish:1", "Temp"): 45, ("redfish:1", "Temp #2"): 47}
+
+
+def test_leak_detectors_of_the_chassis_itself(controller: Controller, tmp_path: Path) -> None:
+    place = f"{ROOT}/1/LeakDetectors"
+    sensors(controller, LeakDetectors=link(place))
+    controller.resources = {
+        **controller.resources,
+        place: {"Members": [link(f"{place}/a"), link(f"{place}/b"), link(f"{place}/c")]},
+        f"{place}/a": {"Id": "a", "Name": "ColdPlate", "DetectorState": "OK"},
+        f"{place}/b": {"Id": "b", "Name": "Manifold", "DetectorState": "Critical"},
+        f"{place}/c": {"Id": "c", "Name": "Absent", "DetectorState": None, "Status": {"State": "Absent"}},
+    }
+    found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
+    assert of(found, m.COOLANT_LEAK) == {("redfish:1", "ColdPlate"): 0, ("redfish:1", "Manifold"): 1}
+
+
 def test_an_older_redfish(controller: Controller, tmp_path: Path) -> None:
     controller.resources = OLD
     found = list(chassis(tmp_path, redfish={"url": controller.url}).collect())
@@ -250,6 +332,19 @@ def test_ipmitool() -> None:
     ]
     assert ipmi.dcmi(DCMI) == [Reading("chassis_power", "ipmi", "power", 6150)]
     assert ipmi.dcmi(DCMI.replace("6150", "0")) == [], "a machine that runs draws more: not measured"
+
+
+def test_other_forms_of_its_lines() -> None:
+    """With the entity behind the status, with the reading at the end, in hexadecimal, of a discrete sensor."""
+    lines = (
+        "Ambient Temp,24,degrees C,ok,1.1,1\nFAN2,42h,ok,29.2,3500 RPM\nFAN3,E1h,RPM,ok,\nCPU Temp,47,degrees C,ok,\n"
+    )
+    lines += "Chassis Intru,AAh,ok,23.1,\nPS2 Status,c9h,cr,10.2,Presence detected, Failure detected\nFAN4,,,ns\n"
+    assert ipmi.sdr(lines) == [
+        Reading("temperature", "ipmi", "Ambient Temp", 24),
+        Reading("fan", "ipmi", "FAN2", 3500),
+        Reading("temperature", "ipmi", "CPU Temp", 47),
+    ]
 
 
 def test_ipmitool_is_asked_and_its_error_told(tmp_path: Path) -> None:
