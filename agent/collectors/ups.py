@@ -19,8 +19,9 @@ VALUES = {
     "battery.runtime": (m.UPS_RUNTIME, 1.0),
     "battery.charge": (m.UPS_CHARGE, 0.01),
     "ups.load": (m.UPS_LOAD, 0.01),
-    "ups.realpower": (m.UPS_POWER, 1.0),
 }
+UNKNOWN_RUNTIMES = (0xFFFF, 0xFFFF * 60)
+"""What units say that do not know how long they will last, in seconds or in minutes made seconds."""
 _VOLTAGE = re.compile(r"input(?:\.(.+))?\.voltage")
 
 
@@ -89,12 +90,35 @@ def samples(name: str, variables: Mapping[str, str]) -> Iterator[Sample]:
             yield metric.sample(float(word in words), name)
     for variable, (metric, factor) in VALUES.items():
         value = _number(variables.get(variable))
-        if value is not None and value >= 0:  # some drivers say -1 for unknown
+        if value is not None and value >= 0 and not _nonsense(variable, value):  # some drivers say -1 for unknown
             yield metric.sample(value * factor, name)
+    power = _power(variables)
+    if power is not None and power >= 0:
+        yield m.UPS_POWER.sample(power, name)
     for variable, text in variables.items():
         feed, value = _VOLTAGE.fullmatch(variable), _number(text)
         if feed and value is not None:
             yield m.UPS_VOLTAGE.sample(value, name, feed[1] or "input")
+
+
+def _nonsense(variable: str, value: float) -> bool:
+    """What drivers are known to give for a unit that says nothing of itself."""
+    return (variable == "battery.charge" and value > 100) or (
+        variable == "battery.runtime" and value in UNKNOWN_RUNTIMES
+    )
+
+
+def _power(variables: Mapping[str, str]) -> float | None:
+    """Real power drawn, of the whole or as the sum of its phases."""
+    for side in ("ups", "output"):
+        whole = _number(variables.get(f"{side}.realpower"))
+        if whole is not None:
+            return whole
+        phases = [_number(variables.get(f"{side}.L{phase}.realpower")) for phase in (1, 2, 3)]
+        known = [power for power in phases if power is not None]
+        if len(known) == len(phases):
+            return sum(known)
+    return None
 
 
 def _number(text: str | None) -> float | None:

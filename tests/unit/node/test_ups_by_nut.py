@@ -129,6 +129,24 @@ def test_unknown_values_are_absent() -> None:
     assert {s.metric for s in found} == {m.UPS_INFO}
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"battery.charge": "255"}, {"battery.charge": "-197.6"}, {"battery.runtime": "3932100"}]
+    + [{"battery.runtime": text} for text in ("65535", "64:41", "-60.0")],
+)
+def test_what_drivers_give_that_know_nothing_is_absent(nonsense: dict[str, str]) -> None:
+    """Values that owners of such units have sent in to NUT's library of devices."""
+    assert {s.metric for s in samples("u", nonsense)} == {m.UPS_INFO}
+
+
+def test_real_power_of_the_output_and_of_its_phases() -> None:
+    phases = {f"output.L{phase}.realpower": str(1000 * phase) for phase in (1, 2, 3)}
+    assert of(list(samples("u", phases)), m.UPS_POWER) == {("u",): 6000}
+    assert of(list(samples("u", {**phases, "output.realpower": "6100"})), m.UPS_POWER) == {("u",): 6100}
+    del phases["output.L2.realpower"]
+    assert not of(list(samples("u", phases)), m.UPS_POWER), "two phases are not the whole"
+
+
 @given(st.dictionaries(st.sampled_from([*FEED_A]), st.text(max_size=10)))
 def test_any_value_is_survived(variables: dict[str, str]) -> None:
     for sample in samples("u", variables):
