@@ -64,8 +64,13 @@ class Engine:
     health_path: str = "/health"
 
 
-def _vllm(*prefixes: str) -> tuple[Rule, ...]:
-    """VLLM's names; NIM has the same without a prefix (the latest with it) and keeps some of the old ones."""
+def _vllm(*prefixes: str, finished: tuple[str, ...] = ("request_success_total",)) -> tuple[Rule, ...]:
+    """VLLM's names; NIM has the same without a prefix (the latest with it) and keeps some of the old ones.
+
+    Args:
+        prefixes: newest first.
+        finished: counters of requests by why they ended, likewise.
+    """
 
     def names(*stems: str) -> tuple[str, ...]:
         return tuple(prefix + stem for stem in stems for prefix in prefixes)
@@ -79,7 +84,7 @@ def _vllm(*prefixes: str) -> tuple[Rule, ...]:
         Rule(m.DECODE, names("request_decode_time_seconds")),
         Rule(m.RUNNING, names("num_requests_running")),
         Rule(m.WAITING, names("num_requests_waiting")),
-        Rule(m.REQUESTS, names("request_success_total"), outcome="{finished_reason}"),
+        Rule(m.REQUESTS, names(*finished), outcome="{finished_reason}"),
         Rule(m.PROMPT_TOKENS, names("prompt_tokens_total")),
         Rule(m.GENERATED_TOKENS, names("generation_tokens_total")),
         Rule(m.KV_CACHE, names("kv_cache_usage_perc", "gpu_cache_usage_perc"), combine="max"),
@@ -99,7 +104,7 @@ def _sglang(*stems: str) -> tuple[str, ...]:
 
 
 ENGINES: Final[Mapping[EngineKind, Engine]] = {
-    "vllm": Engine(_vllm("vllm:"), "vllm:"),
+    "vllm": Engine(_vllm("vllm:", "ray_vllm:", "ray_vllm_"), "vllm:"),  # under Ray Serve its page is Ray's
     "llama.cpp": Engine(
         (
             Rule(m.RUNNING, ("llamacpp:requests_processing",)),
@@ -131,6 +136,7 @@ ENGINES: Final[Mapping[EngineKind, Engine]] = {
             Rule(m.KV_CACHE, _sglang("token_usage"), combine="max"),
             Rule(m.PREEMPTIONS, _sglang("num_retracted_requests_total")),
             Rule(m.PREFIX_HITS, _sglang("cached_tokens_total")),
+            Rule(m.PREFIX_QUERIES, _sglang("prompt_tokens_total")),  # which counts cached ones, too
         ),
         "sglang:",
     ),
@@ -192,8 +198,9 @@ ENGINES: Final[Mapping[EngineKind, Engine]] = {
     ),
     "nim": Engine(
         (
-            *_vllm("", "vllm:"),
-            Rule(m.REQUESTS, ("request_finish_total",), outcome="{finished_reason}"),
+            *_vllm("", finished=("request_finish_total", "request_success_total")),  # the latter may be their sum
+            Rule(m.REQUESTS, ("request_failure_total",), outcome="error"),
+            *_vllm("vllm:"),
         ),
         "",
         metrics_path="/v1/metrics",

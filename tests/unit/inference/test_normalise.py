@@ -187,6 +187,44 @@ def test_nim_with_the_prefix_of_vllm() -> None:
     assert one(ours(page, "nim"), m.TTFT, "count").labels == ("e", "m", "native")
 
 
+def test_nim_counts_requests_by_why_they_ended() -> None:
+    """As its page was recorded: the sum beside its parts, and failures apart."""
+    labels = 'model_name="m"'
+    text = f'request_finish_total{{finished_reason="length",{labels}}} 5.0\n'
+    text += f'request_finish_total{{finished_reason="stop",{labels}}} 2.0\n'
+    text += f"request_success_total{{{labels}}} 7.0\nrequest_failure_total{{{labels}}} 1.0\n"
+    text += f"gpu_cache_usage_perc{{{labels}}} 0.25\n"
+    text += histogram("time_per_output_token_seconds", {"0.01": 0, "0.025": 168, "+Inf": 169}, labels)
+    page = page_of(text)
+    assert detect(page.samples) == "nim"
+    samples = ours(page, "nim")
+    assert {s.labels[2]: s.value for s in samples if s.metric is m.REQUESTS} == {"length": 5, "stop": 2, "error": 1}
+    assert one(samples, m.KV_CACHE).value == 0.25
+    assert one(samples, m.INTER_TOKEN, "count").value == 169
+
+
+def test_vllm_under_ray_serve() -> None:
+    labels = 'Component="core_worker",WorkerId="6a",model_name="m"'
+    for prefix in ("ray_vllm:", "ray_vllm_"):
+        text = f"{prefix}num_requests_running{{{labels}}} 3.0\n"
+        text += histogram(f"{prefix}time_per_output_token_seconds", {"0.05": 4, "+Inf": 299}, labels)
+        page = page_of(text)
+        assert detect(page.samples) == "vllm"
+        assert one(ours(page, "vllm"), m.RUNNING) == m.RUNNING.sample(3, "e", "m")
+        assert one(ours(page, "vllm"), m.INTER_TOKEN, "count").value == 299
+
+
+def test_sglang_tokens_from_the_cache_are_part_of_its_prompt_tokens() -> None:
+    text = 'sglang:prompt_tokens_total{model_name="m"} 100\n'
+    text += "".join(
+        f'sglang:cached_tokens_total{{cache_source="{source}",model_name="m"}} {tokens}\n'
+        for source, tokens in {"device": 30, "host": 10}.items()
+    )
+    samples = ours(page_of(text), "sglang")
+    assert one(samples, m.PREFIX_HITS).value == 40
+    assert one(samples, m.PREFIX_QUERIES).value == one(samples, m.PROMPT_TOKENS).value == 100
+
+
 @pytest.mark.parametrize("prefix", ["sglang:", "sglang_"])
 def test_sglang_and_its_router(prefix: str) -> None:
     """The sum first, an edge less than SGLang's, and the old name for the time between tokens: as in its guide."""
