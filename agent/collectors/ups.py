@@ -16,12 +16,14 @@ from agent.node.nut import Nut, NutError
 PORT = 3493
 STATES = {m.UPS_ON_BATTERY: "OB", m.UPS_LOW_BATTERY: "LB", m.UPS_REPLACE: "RB"}
 VALUES = {
-    "battery.runtime": (m.UPS_RUNTIME, 1.0),
-    "battery.charge": (m.UPS_CHARGE, 0.01),
-    "ups.load": (m.UPS_LOAD, 0.01),
+    "battery.runtime": (m.UPS_RUNTIME, 1.0, 30 * 86400),
+    "battery.charge": (m.UPS_CHARGE, 0.01, 100),
+    "ups.load": (m.UPS_LOAD, 0.01, 200),
 }
-UNKNOWN_RUNTIMES = (0xFFFF, 0xFFFF * 60)
-"""What units say that do not know how long they will last, in seconds or in minutes made seconds."""
+"""With the most that can be meant: what drivers give for a unit that does not know is mostly far beyond."""
+HIGHEST_VOLTAGE = 1000
+UNKNOWN = 0xFFFF
+"""Of 16-bit registers: a runtime of just so many seconds is none."""
 _VOLTAGE = re.compile(r"input(?:\.(.+))?\.voltage")
 
 
@@ -88,24 +90,17 @@ def samples(name: str, variables: Mapping[str, str]) -> Iterator[Sample]:
     if words and words != ["WAIT"]:
         for metric, word in STATES.items():
             yield metric.sample(float(word in words), name)
-    for variable, (metric, factor) in VALUES.items():
+    for variable, (metric, factor, most) in VALUES.items():
         value = _number(variables.get(variable))
-        if value is not None and value >= 0 and not _nonsense(variable, value):  # some drivers say -1 for unknown
+        if value is not None and 0 <= value <= most and value != UNKNOWN:  # some drivers say -1 for unknown
             yield metric.sample(value * factor, name)
     power = _power(variables)
     if power is not None and power >= 0:
         yield m.UPS_POWER.sample(power, name)
     for variable, text in variables.items():
         feed, value = _VOLTAGE.fullmatch(variable), _number(text)
-        if feed and value is not None:
+        if feed and value is not None and 0 <= value <= HIGHEST_VOLTAGE:
             yield m.UPS_VOLTAGE.sample(value, name, feed[1] or "input")
-
-
-def _nonsense(variable: str, value: float) -> bool:
-    """What drivers are known to give for a unit that says nothing of itself."""
-    return (variable == "battery.charge" and value > 100) or (
-        variable == "battery.runtime" and value in UNKNOWN_RUNTIMES
-    )
 
 
 def _power(variables: Mapping[str, str]) -> float | None:
