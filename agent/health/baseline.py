@@ -20,7 +20,7 @@ GPU_ITEMS: Final = (
     *("pci", "model", "vbios", "inforom", "serial", "memory", "links", "c2c_links"),
     *("pcie_generation_max", "pcie_width_max"),
 )
-HCA_ITEMS: Final = ("firmware", "board", "rates")
+HCA_ITEMS: Final = ("firmware", "board", "rates", "states")
 
 
 class Difference(NamedTuple):
@@ -81,7 +81,7 @@ def write(state_dir: str | Path, baseline: Baseline) -> bool:
 
 
 def hcas(sys: str | Path) -> dict[str, dict[str, Any]]:
-    """InfiniBand and RoCE adapters by name, with firmware, board id and the rate of each port."""
+    """InfiniBand and RoCE adapters by name, with firmware, board id, rate and state of each port."""
     found: dict[str, dict[str, Any]] = {}
     try:
         devices = sorted(Path(sys, "class/infiniband").iterdir())
@@ -93,6 +93,7 @@ def hcas(sys: str | Path) -> dict[str, dict[str, Any]]:
             "firmware": _text(device / "fw_ver"),
             "board": _text(device / "board_id"),
             "rates": [_text(port) for port in ports],
+            "states": [_text(port.with_name("state")).rpartition(": ")[2] for port in ports],  # "4: ACTIVE"
         }
     return found
 

@@ -283,6 +283,12 @@ def test_baseline_says_what_changed(tmp_path: Any) -> None:
     port = tmp_path / "class/infiniband/mlx5_0/ports/1"
     port.mkdir(parents=True)
     (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
+    (port / "state").write_text("4: ACTIVE\n")
     (port.parents[1] / "fw_ver").write_text("28.39.1002\n")
-    assert hcas(tmp_path) == {"mlx5_0": {"firmware": "28.39.1002", "board": "", "rates": ["400 Gb/sec (4X NDR)"]}}
+    up = hcas(tmp_path)
+    card = {"firmware": "28.39.1002", "board": "", "rates": ["400 Gb/sec (4X NDR)"], "states": ["ACTIVE"]}
+    assert up == {"mlx5_0": card}
+    (port / "state").write_text("1: DOWN\n")
+    (difference,) = compare({"driver": "580", "hcas": up}, {"driver": "580", "hcas": hcas(tmp_path)})
+    assert str(difference) == "hca mlx5_0 states: ['ACTIVE'] -> ['DOWN']"
     assert hcas(tmp_path / "nowhere") == {}
