@@ -223,10 +223,14 @@ class Gpu:
             for row in rows[: self._settings.processes]:
                 instance = "" if row.instance is None else str(row.instance)
                 who = (str(row.pid), self._comm(row.pid), instance)
-                if row.memory is not None:
-                    yield m.PROCESS_MEMORY.sample(row.memory, *labels, *who)
-                if row.sm is not None:
-                    yield m.PROCESS_SM.sample(row.sm, *labels, *who)
+                for metric, value in (
+                    (m.PROCESS_MEMORY, row.memory),
+                    (m.PROCESS_SM, row.sm),
+                    (m.PROCESS_ENCODER, row.encoder),
+                    (m.PROCESS_DECODER, row.decoder),
+                ):
+                    if value is not None:
+                        yield metric.sample(value, *labels, *who)
 
     def _comm(self, pid: int) -> str:
         """The process' name; empty where it is gone or not of this host."""

@@ -59,6 +59,8 @@ class Child:
         self._listing = b""
         """Lists of processes that go with the sweep's values: one message wakes the agent once."""
         self._last_utilization: dict[str, int] = {}
+        self._video: set[tuple[str, int, int]] = set()
+        """Processes that ever used a video engine: UUID, pid, 0 for the encoder and 1 for the decoder."""
         self._order: list[Device] = []
         self._errors: Counter[tuple[str, str]] = Counter()
         self._told: Counter[tuple[str, str]] = Counter()
@@ -310,25 +312,51 @@ class Child:
             self._errors["nvmlDeviceGetComputeRunningProcesses", "implausible"] += len(rows) - len(good)
         device.plan.put("processes", len(good))
         busy = self._process_utilization(device)
-        listed = [
-            (row.pid, row.usedGpuMemory, busy.get(row.pid), None if row.gpuInstanceId == NONE else row.gpuInstanceId)
-            for row in good[:MAX_PROCESSES]
-        ]
+        if self._video:
+            here = {row.pid for row in good}
+            self._video = {each for each in self._video if each[0] != device.identity.uuid or each[1] in here}
+        listed = []
+        for row in good[:MAX_PROCESSES]:
+            instance = None if row.gpuInstanceId == NONE else row.gpuInstanceId
+            sm, *video = busy.get(row.pid, (None,))
+            listed.append((row.pid, row.usedGpuMemory, sm, instance, *video))
         self._listing += wire.pack(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": listed})
 
-    def _process_utilization(self, device: Device) -> dict[int, float]:
-        """SM utilisation (0 to 1) by pid since the last time, for processes that were busy at all."""
+    def _process_utilization(self, device: Device) -> dict[int, tuple[float | None, ...]]:
+        """Utilisation (0 to 1) by pid since the last time, for processes that were busy at all.
+
+        That of the SMs; for a process that ever used a video engine, also the encoder's and the decoder's, None
+        for the one that it never used.
+        """
         uuid = device.identity.uuid
         last = self._last_utilization.get(uuid, 0)
         samples = self._library.ask(
             pynvml.nvmlDeviceGetProcessUtilization, device.handle, last, index=device.identity.index
         )
-        found: dict[int, list[int]] = {}
+        found: dict[int, list[Any]] = {}
         for sample in samples or ():
             self._last_utilization[uuid] = max(self._last_utilization.get(uuid, 0), sample.timeStamp)
             if sample.smUtil <= 100:
-                found.setdefault(sample.pid, []).append(sample.smUtil)
-        return {pid: sum(values) / len(values) / 100 for pid, values in found.items()}
+                found.setdefault(sample.pid, []).append(sample)
+                if 0 < sample.encUtil <= 100:
+                    self._video.add((uuid, sample.pid, 0))
+                if 0 < sample.decUtil <= 100:
+                    self._video.add((uuid, sample.pid, 1))
+        busy: dict[int, tuple[float | None, ...]] = {}
+        for pid, own in found.items():
+            busy[pid] = (_mean([sample.smUtil for sample in own]),)
+            encodes, decodes = ((uuid, pid, engine) in self._video for engine in (0, 1))
+            if encodes or decodes:
+                encoder = _mean([sample.encUtil for sample in own]) if encodes else None
+                decoder = _mean([sample.decUtil for sample in own]) if decodes else None
+                busy[pid] += (encoder, decoder)
+        return busy
+
+
+def _mean(percentages: list[int]) -> float | None:
+    """As a ratio; a number that is no percentage is left out."""
+    good = [value for value in percentages if value <= 100]
+    return sum(good) / len(good) / 100 if good else None
 
 
 def version_of(driver: str) -> tuple[int, int]:

@@ -47,12 +47,17 @@ class Stuck:
 
 
 class Process(NamedTuple):
-    """A compute process: GPU memory in bytes, SM utilisation (0 to 1), MIG instance; None where there is none."""
+    """A compute process: GPU memory in bytes, utilisations (0 to 1), MIG instance; None where there is none.
+
+    Those of the video engines are None, too, for a process that never used them.
+    """
 
     pid: int
     memory: int | None
     sm: float | None
     instance: int | None = None
+    encoder: float | None = None
+    decoder: float | None = None
 
 
 @dataclass(frozen=True)

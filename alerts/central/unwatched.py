@@ -49,7 +49,9 @@ _NAMED: dict[str, tuple[Metric, ...]] = {
         *(gpu.ECC_LOCATION, gpu.ECC_LIFETIME, gpu.NVLINK_LINK_BYTES, gpu.NVLINK_LINK_ERRORS),
         *(node.CPU_SECONDS, hardware.EDAC_DIMM_ERRORS, joules.FACILITY, joules.CO2E, joules.COST, train.INTERVAL),
     ),
-    "its series come and go with processes, too short to learn from": (gpu.PROCESS_MEMORY, gpu.PROCESS_SM),
+    "its series come and go with processes, too short to learn from": (
+        *(gpu.PROCESS_MEMORY, gpu.PROCESS_SM, gpu.PROCESS_ENCODER, gpu.PROCESS_DECODER),
+    ),
     "progress or age: it grows until something sets it back; training estimates or rules judge it": (
         *(train.STEP, train.EPOCH, train.CONSUMED_TOKENS, train.CHECKPOINT_STEP, train.CHECKPOINT_STEPS_SINCE),
         *(train.CHECKPOINT_RPO, train.CHECKPOINT_VERIFIED_BYTES, train.BACKUP_STEP),

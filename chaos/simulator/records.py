@@ -59,6 +59,8 @@ class Process(ctypes.Structure):
         ("memory", c_uint64),
         ("gpu_instance", c_uint32),
         ("compute_instance", c_uint32),
+        ("encoder", c_uint32),
+        ("decoder", c_uint32),
     ]
 
 

@@ -329,18 +329,40 @@ class World:
             self._library.gpuvigil_change(self._open_control, index, ctypes.byref(state))
 
     def set_process(
-        self, gpu: int, pid: int, memory_bytes: int, *, graphics: bool = False, gpu_instance: int = 0
+        self,
+        gpu: int,
+        pid: int,
+        memory_bytes: int,
+        *,
+        graphics: bool = False,
+        gpu_instance: int = 0,
+        encoder: int = 0,
+        decoder: int = 0,
     ) -> None:
         """Let `pid` be a process on the GPU (`gpu_instance` > 0: in that MIG instance); known pids are updated.
 
+        `encoder` and `decoder` are per cent of the video engines that it uses.
+
         Raises:
-            ConfigError: no such GPU, or it lists 16 processes already.
+            ConfigError: no such GPU, no percentage, or it lists 16 processes already.
         """
+        for share in (encoder, decoder):
+            if not 0 <= share <= 100:
+                raise ConfigError(f"{share} % of a video engine: must be 0 to 100")
         state = self._state(self._gpu(gpu))
         entries = [entry for entry in list(state.process)[: state.processes] if entry.pid != pid]
         if len(entries) == records.MAX_PROCESSES:
             raise ConfigError(f"GPU {gpu} lists {records.MAX_PROCESSES} processes already")
-        entries.append(records.Process(pid=pid, graphics=graphics, memory=memory_bytes, gpu_instance=gpu_instance))
+        entries.append(
+            records.Process(
+                pid=pid,
+                graphics=graphics,
+                memory=memory_bytes,
+                gpu_instance=gpu_instance,
+                encoder=encoder,
+                decoder=decoder,
+            )
+        )
         self._put_processes(gpu, state, entries)
 
     def remove_process(self, gpu: int, pid: int) -> None:

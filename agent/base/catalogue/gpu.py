@@ -148,6 +148,22 @@ PROCESS_SM = Metric(
     (*GPU, "pid", "process", "gpu_instance"),
     budget=128,
 )
+PROCESS_ENCODER = Metric(
+    "gpuvigil_gpu_process_encoder_utilization_ratio",
+    "gauge",
+    "Video encoder utilisation of those of them that ever used it.",
+    "ratio",
+    (*GPU, "pid", "process", "gpu_instance"),
+    budget=128,
+)
+PROCESS_DECODER = Metric(
+    "gpuvigil_gpu_process_decoder_utilization_ratio",
+    "gauge",
+    "Video decoder utilisation of those of them that ever used it.",
+    "ratio",
+    (*GPU, "pid", "process", "gpu_instance"),
+    budget=128,
+)
 
 # 3 memory bandwidth
 MEMORY_ACTIVITY = Metric(

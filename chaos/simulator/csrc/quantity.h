@@ -28,6 +28,9 @@ enum quantity {
 /* A reading of the GPU; a, b, c mean what the quantity says (sensor, link, location ...). */
 nvmlReturn_t quantity(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c, int64_t *value);
 
+/* Per cent of the video encoder, or decoder, that the GPU's processes use together. */
+unsigned int codec_load(const struct moment *moment, int decoder);
+
 /* Lays the faults that change one reading over its healthy value. */
 void lay(struct moment *moment, enum quantity what, uint32_t a, uint32_t b, uint32_t c, int64_t *value);
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define STATE_MAGIC 0x314d495347495647ull /* "GVIGSIM1" */
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 #define MAX_GPUS 16
 #define NODE MAX_GPUS /* the cell that holds faults of the whole node */
 #define MAX_FAULTS 24
@@ -100,6 +100,7 @@ struct process {
     uint32_t pid, graphics;
     uint64_t memory;
     uint32_t gpu_instance, compute_instance;
+    uint32_t encoder, decoder; /* percent of the video engines */
 };
 
 /* Everything that only grows. Also the difference that keeps it continuous when the state changes. */

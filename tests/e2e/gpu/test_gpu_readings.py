@@ -139,6 +139,24 @@ def test_processes_are_shown_by_size(make_node):
     assert shown == {"12": 9 << 30, "13": 3 << 30}
 
 
+def test_video_engines_are_shown_for_the_processes_that_ever_used_them(make_node):
+    def setup(world):
+        world.set_process(0, 11, 1 << 30)
+        world.set_process(0, 12, 2 << 30, encoder=30, decoder=10)
+        world.set_process(0, 13, 3 << 30, decoder=5)
+
+    stems = [f"gpuvigil_gpu_process_{engine}_utilization_ratio" for engine in ("encoder", "decoder")]
+    node = make_node(world={"gpus": 1}, setup=setup)
+    page = node.until(lambda page: all(page.all(stem) for stem in stems))
+    shown = [{dict(key)["pid"]: value for key, value in page.all(stem).items()} for stem in stems]
+    assert shown == [{"12": 0.3}, {"12": 0.1, "13": 0.05}]
+    node.world.set_process(0, 12, 2 << 30, decoder=10)
+    page = node.until(lambda page: page.one(stems[0], pid="12") == 0)
+    assert page.one(stems[1], pid="12") == 0.1
+    node.world.remove_process(0, 12)
+    node.until(lambda page: not page.all(stems[0]))
+
+
 def test_grace_tells_its_links_to_the_processor(make_node):
     node = make_node(world={"gpus": 1, "profile": "gh200"})
     page = node.until(lambda page: page.one("gpuvigil_gpu_c2c_rx_bytes_per_second"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.base.errors import ConfigError
 from chaos.simulator import profiles
 from chaos.simulator.build import LIBRARY
 from chaos.simulator.world import World
@@ -234,6 +235,22 @@ def test_processes_come_and_go(make: Make, nvml: Start) -> None:
     assert nv.nvmlDeviceGetComputeRunningProcesses(other) == []
     world.remove_process(0, 100)
     assert [entry.pid for entry in nv.nvmlDeviceGetComputeRunningProcesses(gpu)] == [200]
+
+
+def test_what_processes_do_with_the_video_engines(make: Make, nvml: Start) -> None:
+    world = make(workload="idle")
+    world.set_process(0, 100, 1 << 30, encoder=40, decoder=15)
+    world.set_process(0, 200, 1 << 30, encoder=70)
+    nv = nvml()
+    gpu = nv.nvmlDeviceGetHandleByIndex(0)
+    found = {each.pid: (each.encUtil, each.decUtil) for each in nv.nvmlDeviceGetProcessUtilization(gpu, 0)}
+    assert found == {100: (40, 15), 200: (70, 0)}
+    found = {each.pid: (each.encUtil, each.decUtil) for each in nv.nvmlDeviceGetProcessesUtilizationInfo(gpu, 0)}
+    assert found == {100: (40, 15), 200: (70, 0)}
+    assert nv.nvmlDeviceGetEncoderUtilization(gpu)[0] == 100, "no more than all of it"
+    assert nv.nvmlDeviceGetDecoderUtilization(gpu)[0] == 15
+    with pytest.raises(ConfigError, match="101"):
+        world.set_process(0, 300, 1, encoder=101)
 
 
 def test_process_utilisation_is_not_found_when_nothing_is_newer(make: Make, nvml: Start) -> None:

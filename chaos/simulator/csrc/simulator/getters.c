@@ -265,7 +265,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtili
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t codec(nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
+static nvmlReturn_t codec(nvmlDevice_t device, int decoder, unsigned int *utilization, unsigned int *period)
 {
     struct moment *moment;
     if (utilization == NULL || period == NULL)
@@ -275,7 +275,7 @@ static nvmlReturn_t codec(nvmlDevice_t device, unsigned int *utilization, unsign
         return result;
     if (moment->view.mig >= 0 || moment->state.mig > 0)
         return NVML_ERROR_NOT_SUPPORTED;
-    *utilization = 0;
+    *utilization = codec_load(moment, decoder);
     *period = 167000;
     return NVML_SUCCESS;
 }
@@ -283,13 +283,13 @@ static nvmlReturn_t codec(nvmlDevice_t device, unsigned int *utilization, unsign
 EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization,
                                                     unsigned int *period)
 {
-    return codec(device, utilization, period);
+    return codec(device, 0, utilization, period);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization,
                                                     unsigned int *period)
 {
-    return codec(device, utilization, period);
+    return codec(device, 1, utilization, period);
 }
 
 /* KB/s over 20 ms, and it takes them. counter: 0 sent, 1 received. */

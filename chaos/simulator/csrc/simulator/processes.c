@@ -120,6 +120,14 @@ EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, n
     return NVML_SUCCESS;
 }
 
+unsigned int codec_load(const struct moment *moment, int decoder)
+{
+    unsigned int sum = 0;
+    for (uint32_t i = 0; i < moment->state.processes; i++)
+        sum += decoder ? moment->state.process[i].decoder : moment->state.process[i].encoder;
+    return sum < 100 ? sum : 100;
+}
+
 /* Each process is said to take its share, by memory, of what the GPU does. */
 static double share_of(const struct process *found, unsigned int have, unsigned int index)
 {
@@ -141,7 +149,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
     if (moment->view.mig >= 0 || moment->state.mig > 0)
         return NVML_ERROR_NOT_SUPPORTED;
     const struct physics *physics = physics_of(moment);
-    unsigned int have = physics->utilization >= 1 ? collect(moment, ALL, found) : 0;
+    unsigned int have = physics->utilization >= 1 || codec_load(moment, 0) || codec_load(moment, 1)
+        ? collect(moment, ALL, found) : 0;
     unsigned long long now = (unsigned long long)(moment->view.sim / 1000);
     if (have == 0 || last_seen >= now) {
         *count = 0;
@@ -156,6 +165,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
         out[i].timeStamp = now;
         out[i].smUtil = to_uint(share * physics->utilization + 0.5);
         out[i].memUtil = to_uint(share * physics->memory_activity + 0.5);
+        out[i].encUtil = found[i].encoder;
+        out[i].decUtil = found[i].decoder;
     }
     return NVML_SUCCESS;
 }
@@ -181,6 +192,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device, n
         info->pid = sample[i].pid;
         info->smUtil = sample[i].smUtil;
         info->memUtil = sample[i].memUtil;
+        info->encUtil = sample[i].encUtil;
+        info->decUtil = sample[i].decUtil;
     }
     return NVML_SUCCESS;
 }
