@@ -109,7 +109,7 @@ class Bmc:
             yield Reading("chassis_power", name, "power", power)
         if not sensors:
             yield from _thermal(name, self._try(chassis, "Thermal"))
-        detectors = self._members(chassis, "LeakDetectors")  # since Chassis 1.25; before, below the thermal subsystem
+        detectors = self._members(chassis, "LeakDetectors")  # in older schemas below the thermal subsystem
         if not detectors:
             detectors = self._members(self._try(chassis, "ThermalSubsystem", "LeakDetection"), "LeakDetectors")
         for detector in detectors:
