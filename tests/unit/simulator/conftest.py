@@ -94,3 +94,64 @@ def in_world(library: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+class Node:
+    """Two H100 in training, five minutes after their start: the first gets the faults, the second stays well."""
+
+    def __init__(self, world: World, nv: ModuleType) -> None:
+        self.world, self.nv = world, nv
+        self.gpu, self.other = (nv.nvmlDeviceGetHandleByIndex(index) for index in range(2))
+
+    def code(self, name: str, *arguments: Any, gpu: Any = None) -> int:
+        try:
+            getattr(self.nv, name)(self.gpu if gpu is None else gpu, *arguments)
+        except self.nv.NVMLError as error:
+            return int(error.value)
+        return 0
+
+    def codes(self, gpu: Any) -> dict[str, int]:
+        return {name: self.code(name, *arguments, gpu=gpu) for name, arguments in GETTERS.items()}
+
+    def field(self, number: int, scope: int = 0) -> int:
+        (entry,) = self.nv.nvmlDeviceGetFieldValues(self.gpu, [(number, scope)])
+        assert entry.nvmlReturn == 0
+        return int(entry.value.ullVal)
+
+    def readings(self, gpu: Any) -> list[Any]:
+        nv = self.nv
+        return [
+            nv.nvmlDeviceGetPowerUsage(gpu),
+            nv.nvmlDeviceGetTemperature(gpu, 0),
+            nv.nvmlDeviceGetClockInfo(gpu, 1),
+            nv.nvmlDeviceGetTotalEnergyConsumption(gpu),
+            nv.nvmlDeviceGetMemoryInfo(gpu).used,
+            nv.nvmlDeviceGetUtilizationRates(gpu).gpu,
+            [entry.value.ullVal for entry in nv.nvmlDeviceGetFieldValues(gpu, list(range(1, 308)))],
+        ]
+
+
+GETTERS: dict[str, tuple[Any, ...]] = {
+    "nvmlDeviceGetUUID": (),
+    "nvmlDeviceGetName": (),
+    "nvmlDeviceGetMemoryInfo": (),
+    "nvmlDeviceGetUtilizationRates": (),
+    "nvmlDeviceGetPowerUsage": (),
+    "nvmlDeviceGetTemperature": (0,),
+    "nvmlDeviceGetClockInfo": (1,),
+    "nvmlDeviceGetTotalEccErrors": (0, 0),
+    "nvmlDeviceGetCurrPcieLinkWidth": (),
+    "nvmlDeviceGetNvLinkState": (0,),
+    "nvmlDeviceGetFieldValues": ([83],),
+    "nvmlDeviceGetComputeRunningProcesses": (),
+    "nvmlGpmQueryDeviceSupport": (),
+    "nvmlDeviceGetSupportedEventTypes": (),
+    "nvmlDeviceGetMigMode": (),
+}
+
+
+@pytest.fixture
+def node(make: Callable[..., World], nvml: Callable[[], ModuleType]) -> Node:
+    world = make(profile="h100", gpus=2)
+    world.step(300)
+    return Node(world, nvml())
