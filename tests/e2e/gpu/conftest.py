@@ -115,12 +115,18 @@ def catalogue() -> None:
     load_all()
 
 
-def disguised(folder: Path) -> Path:
-    """A copy of the simulator without its mark, which nobody can tell from a driver's library."""
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def disguised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A copy of the simulator without its mark, which nobody can tell from a driver's library, and its overlay.
+
+    That overlay is built apart: the usual folder holds the one for the simulator as it is, which others use meanwhile.
+    """
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("the simulator is built from C and no compiler is here")
+    folder = tmp_path_factory.mktemp("disguised")
     library = folder / LIBRARY
     library.write_bytes((build() / LIBRARY).read_bytes().replace(b"\0gpuvigil_sim\0", b"\0gpuvigil_not\0"))
-    return library
+    return library, build("overlay", real=library, into=folder)
 
 
 class OverlaidNode(Node):
@@ -140,14 +146,12 @@ class OverlaidNode(Node):
 
 
 @pytest.fixture
-def overlaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OverlaidNode]:
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("the simulator is built from C and no compiler is here")
-    library = disguised(tmp_path / "real")
+def overlaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disguised: tuple[Path, Path]) -> Iterator[OverlaidNode]:
+    library, overlay_folder = disguised
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "real.state"))
     real = World.create(tmp_path / "real.state", gpus=2)
     overlay = World.create_overlay(tmp_path / "overlay.state", library)
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(build("overlay", real=library)))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(overlay_folder))
     monkeypatch.setenv(REAL_VARIABLE, str(library))
     monkeypatch.setenv(OVERLAY_VARIABLE, str(tmp_path / "overlay.state"))
     node = OverlaidNode(tmp_path, real, overlay)
