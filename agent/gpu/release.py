@@ -6,6 +6,7 @@ An open handle pins the kernel module: `rmmod nvidia` says "in use" while the ag
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -45,10 +46,17 @@ def holders(proc: str | Path = "/proc") -> list[Holder]:
     found = []
     for folder in sorted(Path(proc).glob("[0-9]*"), key=lambda folder: int(folder.name)):
         try:
-            opened = [os.readlink(entry.path) for entry in os.scandir(folder / "fd")]
+            with os.scandir(folder / "fd") as entries:
+                opened = [_target(entry.path) for entry in entries]
             name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue  # it ended, or is not ours to look into
         if any(path.startswith("/dev/nvidia") for path in opened):
             found.append(Holder(int(folder.name), name))
     return found
+
+
+def _target(link: str) -> str:
+    with contextlib.suppress(OSError):  # closed meanwhile: the process may have others open
+        return os.readlink(link)
+    return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import main
 from agent.gpu.release import ANSWER, RELEASE, holders, state
 from chaos.simulator.world import World
 
@@ -83,21 +84,22 @@ def test_a_garbled_file_is_told_and_releases_nothing(make_node):
     assert page.up() == {"0": 1}
 
 
-def test_the_commands(make_node, tmp_path):
+def test_the_commands(make_node, tmp_path, capsys):
     """`release` waits for the word of an agent that runs; one that does not run holds nothing."""
     config = tmp_path / "agent.yaml"
     config.write_text(f"state_dir: {tmp_path}/state\n")
 
     def run(*words):
-        command = [sys.executable, "-m", "agent.cli", "agent", "gpu", *words, "--config", str(config), "-o", "json"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        code = main(["agent", "gpu", *words, "--config", str(config), "-o", "json"])
+        said = capsys.readouterr().out
+        return code, json.loads(said) if said else None
 
-    done = run("release", "--why", "no agent runs")
-    assert (done.returncode, json.loads(done.stdout)["released"]) == (0, True)
-    assert run("release", "--for", "2d", "--why", "too long").returncode == 2
-    assert run("release", "--why", " ").returncode == 2
-    assert json.loads(run("take").stdout) == {"released": False, "was_released": True}
-    assert json.loads(run("take").stdout) == {"released": False, "was_released": False}
+    code, done = run("release", "--why", "no agent runs")
+    assert (code, done["released"]) == (0, True)
+    assert run("release", "--for", "2d", "--why", "too long")[0] == 2
+    assert run("release", "--why", " ")[0] == 2
+    assert run("take") == (0, {"released": False, "was_released": True})
+    assert run("take") == (0, {"released": False, "was_released": False})
 
     node = make_node(world={"gpus": 1})
     node.until_whole(1)
@@ -123,5 +125,6 @@ def test_who_holds_the_driver(tmp_path):
         (tmp_path / str(pid) / "fd").mkdir(parents=True)
         (tmp_path / str(pid) / "comm").write_text(name + "\n")
         (tmp_path / str(pid) / "fd" / "3").symlink_to(target)
+    (tmp_path / "7" / "fd" / "4").touch()  # no link any more: it closed while we looked
     (tmp_path / "50").mkdir()
     assert holders(tmp_path) == [(7, "python3"), (40, "nv-hostengine")]
