@@ -31,8 +31,9 @@ from statistics import median, quantiles
 sys.path.remove(str(Path(__file__).parent))  # a script's folder comes first: `agent` would be this file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.harness.processes import free_port
 from bench.lib import scraper
-from bench.lib.exporters import PATIENCE, Subject, free_port, running
+from bench.lib.exporters import PATIENCE, Subject, running
 from bench.lib.scraper import Client
 from chaos.simulator.build import build
 from chaos.simulator.world import STATE_VARIABLE, World

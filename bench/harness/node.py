@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from bench.harness.mounts import ROOT, mount, unmount
+from bench.harness.processes import free_port
 from bench.harness.warp import Warp
 from chaos.simulator.build import build
 from chaos.simulator.world import STATE_VARIABLE, World
@@ -274,8 +275,3 @@ def _resident(process: Path) -> float:
     with contextlib.suppress(OSError, IndexError):
         return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return 0.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(shutil.which("cc") is None, reason="the simulator needs a C compiler"),
 ]
-DEADLINE = 5.0
+DEADLINE = 2.0
 
 
 def test_a_pause_of_the_machine_is_no_hung_driver(tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
-import urllib.request
 from datetime import datetime, timezone
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 
 from agent.cli import main
 from alerts.detect.samples import sample
+from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")]
 
@@ -37,9 +36,7 @@ def past(tmp_path_factory):
     (folder / "load.om").write_text("".join(lines) + "# EOF\n")
     command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"]
     subprocess.run([*command, folder / "load.om", folder / "tsdb"], check=True, capture_output=True, timeout=300)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     (folder / "prometheus.yml").write_text("scrape_configs: []\n")
     (folder / "central.yaml").write_text(
         f"prometheus: {{url: 'http://127.0.0.1:{port}'}}\n"
@@ -47,29 +44,16 @@ def past(tmp_path_factory):
         "- {name: load, query: load, model: prophet_batched, step: 5m, min_dev_abs: 5, min_dev_rel: 0}\n"
         "- {name: robust, query: load, model: robust, step: 5m, min_dev_rel: 0}\n"
     )
-    server = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'tsdb'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--storage.tsdb.retention.time=60d",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        limit = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=2).close()
-                break
-            except OSError:
-                assert time.monotonic() < limit
-                time.sleep(0.2)
+    prometheus = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--storage.tsdb.retention.time=60d",
+    ]
+    with running(prometheus, folder / "log"):
+        eventually(lambda: get(f"http://127.0.0.1:{port}/-/ready"))
         yield folder / "central.yaml", int(times[SPIKE])
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def iso(moment):

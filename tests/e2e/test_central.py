@@ -1,6 +1,5 @@
 """Central on a real Prometheus: warming up, scoring, forecasting, and living on while Prometheus is away."""
 
-import contextlib
 import http.server
 import json
 import os
@@ -11,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")]
 
@@ -59,12 +58,6 @@ gpuvigil_train_last_step_timestamp_seconds{{job_id="j"}} {server.begin + step * 
             self.wfile.write(body)
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def backfill(folder):
     """A month of a disk that grows by 2 points a day and is at 80 % now, written into Prometheus' store."""
     hour = int(time.time()) // 3600
@@ -75,42 +68,6 @@ def backfill(folder):
     (folder / "disk.om").write_text("# TYPE used_ratio gauge\n" + "".join(lines) + "# EOF\n")
     command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"]
     subprocess.run([*command, folder / "disk.om", folder / "tsdb"], check=True, capture_output=True, timeout=120)
-
-
-@contextlib.contextmanager
-def running(command, log, **kwargs):
-    with open(log, "ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, **kwargs)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def get(url, timeout=5.0):
-    with urllib.request.urlopen(url, timeout=timeout) as answer:
-        return answer.read().decode()
-
-
-def eventually(what, limit=LIMIT):
-    """Poll until `what` returns something true."""
-    end = time.monotonic() + limit
-    while True:
-        try:
-            if found := what():
-                return found
-        except (OSError, urllib.error.URLError):
-            pass
-        if time.monotonic() > end:
-            pytest.fail(f"did not come true within {limit:g} s")
-        time.sleep(0.25)
 
 
 @pytest.fixture
@@ -124,7 +81,7 @@ def house(tmp_path):
         "- job_name: gpuvigil-agent\n"
         f"  static_configs: [{{targets: ['127.0.0.1:{target.server_port}'], labels: {{node: n1, cluster: c1}}}}]\n"
     )
-    common = "step: 1s, fit_window: 5m, fit_every: 20s, min_history: 25s, min_dev_abs: 0.05"
+    common = "step: 1s, fit_window: 5m, fit_every: 20s, min_history: 12s, min_dev_abs: 0.05"
     (tmp_path / "central.yaml").write_text(
         f"listen: 127.0.0.1:{central}\n"
         f"state_dir: {tmp_path / 'state'}\n"
@@ -166,7 +123,7 @@ def house(tmp_path):
 def test_central_watches_a_real_prometheus(house):
     log = house.folder / "log"
     with running(house.prometheus, log) as prometheus, running(house.central, log) as central:
-        states = eventually(lambda: (s := house.states()) and "s of 25 s of" in s["by-ewma"]["why"] and s)
+        states = eventually(lambda: (s := house.states()) and "s of 12 s of" in s["by-ewma"]["why"] and s)
         assert states["by-ewma"]["state"] == "warming_up"
         assert not house.samples("gpuvigil_anomaly_score")
 

@@ -3,12 +3,9 @@
 import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from concurrent.futures import CancelledError
 from functools import partial
@@ -22,23 +19,9 @@ from alerts.central.history import Bounds
 from alerts.central.monitor import Watch
 from alerts.central.promread import Reader, ReadError
 from alerts.central.settings import Monitor, Prometheus
+from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")]
-LIMIT = 90.0
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def eventually(what, limit=LIMIT):
-    end = time.monotonic() + limit
-    while not (found := what()):
-        assert time.monotonic() < end, f"did not come true within {limit:g} s"
-        time.sleep(0.1)
-    return found
 
 
 def slow_square(number, seconds, log):
@@ -96,14 +79,8 @@ class Cluster:
         return "w1"
 
     def close(self):
-        for process in self.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for name in tuple(self.processes):  # no grace: one may be in a task of a minute
+            self.kill(name)
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +121,17 @@ def history(tmp_path):
     subprocess.run([*command, tmp_path / "load.om", tmp_path / "tsdb"], check=True, capture_output=True)
     (tmp_path / "p.yml").write_text("scrape_configs: []\n")
     port = free_port()
-    with open(tmp_path / "prometheus.log", "ab") as log:
-        server = subprocess.Popen(
-            ["prometheus", f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-             f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=90d"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+    command = [
+        "prometheus",
+        f"--config.file={tmp_path / 'p.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--storage.tsdb.retention.time=90d",
+    ]
     url = f"http://127.0.0.1:{port}"
-
-    def ready():
-        with contextlib.suppress(OSError):
-            return urllib.request.urlopen(f"{url}/-/ready", timeout=5).status == 200
-
-    eventually(ready)
-    yield url, end - 600
-    server.terminate()
-    server.wait(30)
+    with running(command, tmp_path / "prometheus.log"):
+        eventually(lambda: get(f"{url}/-/ready"))
+        yield url, end - 600
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(cluster, pool, tmp_path):
@@ -196,7 +168,7 @@ def test_monitors_are_fitted_once_each_by_workers_that_read_prometheus_though_on
     for watch in watches:
         watch.turn()
     victim = cluster.processes["w1"]
-    eventually(lambda: not all(watch.fits.under_way for watch in watches))
+    eventually(lambda: not all(watch.fits.under_way for watch in watches), every=0.1)
     assert any(watch.fits.under_way for watch in watches), "the batch is not over yet"
     cluster.kill("w1")
     eventually(lambda: not any(watch.fits.under_way for watch in watches))

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from alerts.central.shard import Shard
+from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")]
 
@@ -37,8 +38,8 @@ class Page(http.server.BaseHTTPRequestHandler):
 class Member:
     """One central process of the three."""
 
-    def __init__(self, folder, number, prometheus, tools):
-        self.number, self.get, port = number, tools.get, tools.free_port()
+    def __init__(self, folder, number, prometheus):
+        self.number, port = number, free_port()
         self.url, self.log = f"http://127.0.0.1:{port}", folder / f"member{number}.log"
         config = folder / f"member{number}.yaml"
         config.write_text(
@@ -48,13 +49,13 @@ class Member:
             f"prometheus: {{url: 'http://127.0.0.1:{prometheus}', timeout: 5s}}\n"
             "training: {enabled: false}\n"
             "monitors:\n"
-            "- {name: load, query: load, model: ewma, step: 1s, fit_window: 5m, fit_every: 1h, min_history: 15s}\n"
+            "- {name: load, query: load, model: ewma, step: 1s, fit_window: 5m, fit_every: 1h, min_history: 8s}\n"
         )
         self.command = [sys.executable, "-m", "agent.cli", "central", "run", "--config", str(config)]
 
     def scored(self):
         """The series that have a score on its page, by their label n."""
-        families = text_string_to_metric_families(self.get(self.url + "/metrics"))
+        families = text_string_to_metric_families(get(self.url + "/metrics"))
         samples = [s for family in families for s in family.samples if s.name == "gpuvigil_anomaly_score"]
         return Counter(int(sample.labels["n"]) for sample in samples)
 
@@ -75,8 +76,8 @@ def owners(target):
     return {n: {shard.member for shard in shards if shard.mine(key)} for n, key in labels.items()}
 
 
-def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(target, tmp_path, tools):
-    port, log = tools.free_port(), tmp_path / "prometheus.log"
+def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(target, tmp_path):
+    port, log = free_port(), tmp_path / "prometheus.log"
     (tmp_path / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s}\n"
         f"scrape_configs: [{{job_name: load, static_configs: [{{targets: ['{target}']}}]}}]\n"
@@ -87,7 +88,7 @@ def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(t
         f"--storage.tsdb.path={tmp_path / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    members = [Member(tmp_path, number, port, tools) for number in range(MEMBERS)]
+    members = [Member(tmp_path, number, port) for number in range(MEMBERS)]
     wanted = owners(target)
     assert {len(each) for each in wanted.values()} == {REPLICATION}
 
@@ -100,8 +101,8 @@ def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(t
                 by_series[n].add(member.number)
         return by_series
 
-    with tools.running(prometheus, log), contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(tools.running(member.command, member.log)) for member in members]
+    with running(prometheus, log), contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(running(member.command, member.log)) for member in members]
         seen = {}
 
         def all_by_their_owners():
@@ -110,7 +111,7 @@ def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(t
                 assert seen[n] <= wanted[n], f"series {n} is scored by a member that it is not of"
             return seen == wanted
 
-        tools.eventually(all_by_their_owners)
+        eventually(all_by_their_owners)
         processes[1].kill()
         processes[1].wait()
         left = [members[0], members[2]]
@@ -118,7 +119,7 @@ def test_each_series_is_scored_by_its_owners_and_by_the_one_left_when_one_dies(t
             now = shown(left)
             assert all(now[n] == wanted[n] - {1} for n in range(SERIES)), now
             time.sleep(1.0)
-        with tools.running(members[1].command, members[1].log):
-            tools.eventually(all_by_their_owners)
+        with running(members[1].command, members[1].log):
+            eventually(all_by_their_owners)
     for member in members:
         assert "Traceback" not in member.log.read_text()

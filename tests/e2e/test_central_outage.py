@@ -14,6 +14,7 @@ from alerts.central.monitor import Watch
 from alerts.central.pool import Pool
 from alerts.central.promread import Reader
 from alerts.central.settings import Monitor, Prometheus
+from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")]
 
@@ -80,9 +81,9 @@ class Watched:
 
 
 @pytest.mark.parametrize("model", ["ewma", "robust", "prophet_batched"])
-def test_an_hour_without_prometheus_is_named_counted_and_scored_afterwards_in_order(past, tmp_path, tools, model):
+def test_an_hour_without_prometheus_is_named_counted_and_scored_afterwards_in_order(past, tmp_path, model):
     folder, begin = past
-    port, log = tools.free_port(), tmp_path / "log"
+    port, log = free_port(), tmp_path / "log"
     command = [
         "prometheus",
         f"--config.file={folder / 'prometheus.yml'}",
@@ -94,16 +95,16 @@ def test_an_hour_without_prometheus_is_named_counted_and_scored_afterwards_in_or
     ]
 
     def ready():
-        return tools.get(f"http://127.0.0.1:{port}/-/ready")
+        return get(f"http://127.0.0.1:{port}/-/ready")
 
     pool = Pool(1)
     try:
-        with tools.running(command, log):
-            tools.eventually(ready)
+        with running(command, log):
+            eventually(ready)
             watched, steady = (Watched(model, port, pool, float(begin)) for _ in range(2))
             for each in (watched, steady):
                 each.turn()
-                tools.eventually(lambda each=each: each.turn() or each.watch.view.state == "ok")
+                eventually(lambda each=each: each.turn() or each.watch.view.state == "ok")
         # Prometheus is dead: 60 turns say so, and show nothing
         before = watched.watch.scored
         for _ in range(HOUR):
@@ -114,8 +115,8 @@ def test_an_hour_without_prometheus_is_named_counted_and_scored_afterwards_in_or
         assert watched.reads["refused"] == HOUR
         assert watched.watch.scored == before
 
-        with tools.running(command, log):
-            tools.eventually(ready)
+        with running(command, log):
+            eventually(ready)
             for _ in range(HOUR):  # the same hour for one that never missed Prometheus
                 steady.turn(STEP)
             for _ in range(5):

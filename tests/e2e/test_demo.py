@@ -193,9 +193,9 @@ def test_monitors_with_little_history_are_warming_up(demo: Demo) -> None:
 
 
 def test_a_drill_killed_in_its_middle_ends_by_itself_and_is_recovered(demo: Demo) -> None:
-    text = (SHIPPED / "gpu-lost.yaml").read_text().replace("max_duration: 2m", "max_duration: 30s\nhold: 15s")
+    text = (SHIPPED / "gpu-lost.yaml").read_text().replace("max_duration: 2m", "max_duration: 20s\nhold: 8s")
     drill, target = demo.build / "short.yaml", demo.build / "demo" / "target.yaml"
-    drill.write_text(text.replace("detected_within: 60s", "detected_within: 14s"))
+    drill.write_text(text.replace("detected_within: 60s", "detected_within: 10s"))
     lost = r'gpuvigil_gpu_up\{gpu="3".*\}'
     command = [sys.executable, "-m", "agent.cli", "chaos"]
     run = [*command, "run", str(drill), "--target", str(target), "--report", str(demo.build)]

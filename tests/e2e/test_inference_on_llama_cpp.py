@@ -1,7 +1,6 @@
 """The inference collector on llama.cpp's own server: start, probes, death and return."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from agent.base.catalogue.self import PARSE_ERRORS
 from agent.base.collector import Context
 from agent.collectors.inference import Inference, InferenceSettings
 from agent.gpu.node import SHARED
+from bench.harness.processes import free_port
 from chaos.demo import tiny_model
 
 pytestmark = pytest.mark.e2e
@@ -38,9 +38,7 @@ def until(collector: Inference, good: Callable[[list[Sample]], bool]) -> list[Sa
 
 def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
     model = tiny_model.write(tmp_path / "tiny.gguf")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "chaos.demo.engine", "--model", str(model), "--port", str(port), "--name", "tiny"]
     processes: dict[str, list[tuple[int, int | None]]] = {"GPU-3": []}
     gpu = SimpleNamespace(

@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -26,6 +25,7 @@ import pytest
 import yaml
 
 from agent import cli
+from bench.harness.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 60.0
@@ -42,12 +42,6 @@ def wait_for(what: str, look: Callable[[], Any], patience: float = PATIENCE) -> 
             return answer
         time.sleep(0.1)
     pytest.fail(f"not within {patience:.0f} s: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):

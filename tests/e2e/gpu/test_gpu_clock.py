@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import urllib.error
 import urllib.request
 
 import pytest
+
+from bench.harness.processes import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -69,9 +70,7 @@ class Agent:
     """A running agent whose wall clock is ours to set."""
 
     def __init__(self, node, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.clock, fast = Clock(folder), {"period": "300ms"}
         config = folder / "agent.yaml"
         collectors = {

@@ -1,16 +1,18 @@
 """Verdicts on the simulated node, and the commands that show, settle and sign off, on a running agent."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
+
+from agent.cli import main
+from bench.harness.processes import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -109,14 +111,8 @@ def test_a_gpu_that_was_never_there(make_node):
     assert page.one("gpuvigil_health_verdict_info", component="inventory", action="CHECK_MECHANICALS") == 1
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
-def agent(make_node, tmp_path):
+def agent(make_node, tmp_path, capsys):
     """A running `gpuvigil agent run` on a simulated node of two GPUs, and how to ask it."""
     node = make_node(world={"gpus": 2})
     node.stop()
@@ -142,8 +138,9 @@ def agent(make_node, tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "agent.cli", "agent", "run", "--config", str(config)])
 
     def ask(*words):
-        command = [sys.executable, "-m", "agent.cli", "agent", *words, "--config", str(config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        code = main(["agent", *words, "--config", str(config)])
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
 
     def document():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/health", timeout=5) as answer:
@@ -214,10 +211,10 @@ def test_the_commands(agent, tmp_path):
     assert (stale.returncode, "min old" in stale.stderr) == (3, True)
 
 
-def test_no_agent_ever_ran(tmp_path):
+def test_no_agent_ever_ran(tmp_path):  # as a process of its own: its exit code is what scripts go by
     config = tmp_path / "agent.yaml"
     config.write_text(json.dumps({"listen": f"127.0.0.1:{free_port()}", "state_dir": str(tmp_path)}))
     command = [sys.executable, "-m", "agent.cli", "agent", "health", "--config", str(config)]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 3
     assert "is it running?" in result.stderr

@@ -74,9 +74,9 @@ def ask(served, pki, path="/healthz", client=None, tls=True, headers=None):
     if client and context:
         context.load_cert_chain(f"{pki}/{client}.pem", f"{pki}/{client}.key")
     made = (
-        http.client.HTTPSConnection("127.0.0.1", served.port, timeout=20, context=context)
+        http.client.HTTPSConnection("127.0.0.1", served.port, timeout=60, context=context)
         if tls
-        else http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        else http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     )
     try:
         made.request("GET", path, headers=headers or {})

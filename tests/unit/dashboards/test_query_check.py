@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from agent.base.catalogue import Metric, load_all
 from agent.base.errors import CannotTell
+from bench.harness.processes import eventually, free_port, get, running
 from dashboards.boards import load_all as load_boards
 from dashboards.lib import Board, Json
 from dashboards.query_check import check, substitute
@@ -71,40 +69,17 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         capture_output=True,
     )
     (folder / "prometheus.yml").write_text("global: {}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={data}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_ready(url, server, Path(folder / "log"))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with running(command, folder / "log"):
+        eventually(lambda: get(f"{url}/-/ready"))
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def wait_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(f"{url}/-/ready", timeout=2).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"Prometheus did not come up: {log.read_text()[-2000:]}")
 
 
 @pytest.mark.parametrize("uid", ["gpuvigil-fleet", "gpuvigil-training"])

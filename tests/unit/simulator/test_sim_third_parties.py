@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.harness.processes import free_port
 from chaos.simulator.world import STATE_VARIABLE, World
 
 Make = Callable[..., World]
@@ -54,12 +54,6 @@ def test_gpustat_says_that_a_gpu_is_lost(make: Make, in_world: Callable[..., Any
     assert result.returncode == 0, result.stderr
     assert "GPU is lost" in result.stdout
     assert result.stdout.count("H100 80GB HBM3") == 3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_nvitop_exporter_exports_the_node(make: Make, library: Path, tmp_path: Path) -> None:
