@@ -17,6 +17,7 @@ from typing import Final
 
 from agent.base.errors import ConfigError
 from agent.base.trainlog import text
+from agent.base.trainlog.composer import Composer
 from agent.base.trainlog.deepspeed import DeepSpeed
 from agent.base.trainlog.huggingface import HuggingFace
 from agent.base.trainlog.jsonlines import JsonLines
@@ -41,7 +42,7 @@ FORMATS: Final[dict[str, type[Parser]]] = {
     kind.name: kind
     for kind in (
         *(Megatron, Nanotron, Nemo, NemoBar, TorchTitan, TorchTune, MlLog, NanoGpt, LlmC, LitGpt, JsonLines),
-        *(HuggingFace, DeepSpeed, Verl, Table, Pairs),
+        *(HuggingFace, DeepSpeed, Verl, Composer, Table, Pairs),
     )
 }
 """Every format by name; the earlier one is preferred where two read a log equally well."""

@@ -10,9 +10,14 @@ from agent.base.trainlog.text import interval
 
 BAR = re.compile(
     r"(?:\d{1,3}%)?\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+|\?)\s*"
-    r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*), +(?P<rate>[^\]\[]*?)(?P<unit>it/s|s/it)(?P<rest>[^\]\[]*)\]",
+    r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*), +(?P<rate>[^\]\[]*?)"
+    r"(?P<unit>[a-z]+/s|s/[a-z]+)(?P<rest>[^\]\[]*)\]",
     re.A,
 )
+
+
+_LEAD = re.compile(r"(?:.*\s)?(?:\[[^\]]*\]|\([^)]*\))\s*(?=\S)(?!:)")
+"""What a launcher or a logger puts in front of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,27 @@ class Bar:
     """Fields of `Progress` that the bar names and gives no number for."""
 
 
+@dataclass(slots=True)
+class EpochsClock:
+    """The clock of a run whose bar begins anew with each epoch."""
+
+    _before: float = 0.0
+    """Seconds of the epochs before this one."""
+    _epoch: int = 0
+    _shown: float = 0.0
+
+    def since_start(self, epoch: int, bar: Bar) -> float | None:
+        """Seconds that this epoch's bar and those of the epochs before it tell; None where this one tells none."""
+        if bar.elapsed is None:
+            return None
+        if epoch < self._epoch or (epoch == self._epoch and bar.elapsed < self._shown / 2):
+            self._before = 0.0  # made again, on a clock of its own
+        elif epoch > self._epoch and bar.elapsed < self._shown:
+            self._before += self._shown
+        self._epoch, self._shown = epoch, bar.elapsed
+        return self._before + bar.elapsed
+
+
 def read(line: str) -> Bar | None:
     """The last bar drawn in `line`, or None."""
     drawn = list(BAR.finditer(line))
@@ -38,12 +64,12 @@ def read(line: str) -> Bar | None:
     before = line[drawn[-2].end() if len(drawn) > 1 else 0 : last.start()].rstrip()
     values = Reading()
     rate = values.take("step_seconds", last["rate"]) if last["rate"] != "?" else None
-    seconds = (rate if last["unit"] == "s/it" else 1 / rate) if rate else None
+    seconds = (rate if last["unit"].startswith("s/") else 1 / rate) if rate else None
     elapsed = interval(last["elapsed"])
     if elapsed is None:
         values.spoil("elapsed")
     return Bar(
-        title=before.rpartition("]")[2].strip(" :") if before.endswith(":") else "",
+        title=_LEAD.sub("", before).strip(" :") if before.endswith(":") else "",
         step=int(last["step"]),
         total=int(last["total"]) if last["total"] != "?" else None,
         elapsed=elapsed,

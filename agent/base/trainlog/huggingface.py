@@ -2,7 +2,8 @@
 
 The dictionary has no step and no time, is not JSON, and may hold a bare `nan`. The bar of the training
 is told from those of evaluation and of data preparation by its total: announced by the log, or that of the
-bar between whose drawings losses appear, or the first bar without a title.
+bar between whose drawings losses appear, or the first bar without a title. A bar with a title is the training's if
+that says so, or if it shows a loss.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^'{}]*?)(?=\s*(?:,\s*'|\}|,?$))")
 _WRAPPED = re.compile(r"\b(?:np\.|numpy\.)?(?:float\d*|tensor)\(([^(),]*)(?:,[^()]*)?\)")
 """A value as Python shows numpy's and PyTorch's scalars: `np.float64(0.5)`, `tensor(0.5, device='cuda:0')`."""
 
+_TRAINING = re.compile(r"(?:.*\W)?(?:train(?:ing)?(?: progress| steps?)?|steps?)", re.I)
+_OTHER = re.compile(r"epoch|episode|val|eval|test|predict|generat|infer", re.I)
+"""Titles of bars that count something else, or the steps of an epoch."""
+_LOSS = re.compile(r"loss *[=:]")
 _TOKENS_GPU = ("tokens_per_second_per_gpu", "tokens/train_per_sec_per_gpu")
 """Axolotl's names, old and new."""
 
@@ -43,7 +48,7 @@ class HuggingFace(Parser):
         if _dictionary(line):
             return False
         bar = bars.read(line)
-        return bar is not None and (bool(bar.title) or not self._is_training(bar))
+        return bar is not None and not (_may_train(bar) and self._is_training(bar))
 
     def _is_training(self, bar: bars.Bar) -> bool:
         if self._total is None:
@@ -57,7 +62,7 @@ class HuggingFace(Parser):
     def parse(self, line: str) -> Progress | None:
         bar, dictionary = bars.read(line), _dictionary(line)
         beside_loss = dictionary is not None and not self._certain and "'loss'" in dictionary[0]
-        if bar is not None and not bar.title and (bar.total == self._total or beside_loss):
+        if bar is not None and _may_train(bar) and (bar.total == self._total or beside_loss):
             self._bar = bar
         if dictionary:
             named = {key: value.strip() for key, value in _ITEM.findall(_WRAPPED.sub(r"\1", dictionary[0]))}
@@ -113,6 +118,12 @@ class HuggingFace(Parser):
     @staticmethod
     def _finished(last: int, record: Progress) -> bool:
         return last == record.total_steps
+
+
+def _may_train(bar: bars.Bar) -> bool:
+    if not bar.title:
+        return True
+    return not _OTHER.search(bar.title) and bool(_TRAINING.fullmatch(bar.title) or _LOSS.search(bar.rest))
 
 
 def _of_bar(bar: bars.Bar) -> Progress:

@@ -14,12 +14,13 @@ from typing import Any, Final
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import Progress
 from agent.base.trainlog.reading import NOTHING
-from agent.base.trainlog.text import interval, number, parse_json, stamp, whole
+from agent.base.trainlog.stamps import stamp
+from agent.base.trainlog.text import interval, number, parse_json, whole
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "step": ("step", "global_step", "current_steps", "iteration", "iter", "num_updates"),
+    "step": ("step", "global_step", "current_steps", "iteration", "iter", "num_updates", "_step"),
     "total_steps": ("total_steps", "max_steps", "steps_planned", "train_iters"),
-    "time": ("time", "timestamp", "ts", "wall_time"),
+    "time": ("time", "timestamp", "ts", "wall_time", "_timestamp"),
     "elapsed": ("elapsed", "elapsed_seconds", "elapsed_time", "train_time"),
     "step_seconds": ("step_seconds", "step_time", "iter_time", "seconds_per_step"),
     "loss": ("loss", "train_loss_step", "train_loss", "train/loss", "lm_loss"),

@@ -16,6 +16,7 @@ from agent.base.trainlog.text import parse_json, whole
 
 _MARK = ":::MLLOG "
 _POSITIONS = ("step_num", "samples_count", "step", "epoch_num")
+_TOTALS = ("max_steps", "train_samples", "opt_learning_rate_training_steps")
 _EVENTS = frozenset({"tracked_stats", "train_loss", "eval_accuracy", "eval_loss", "block_stop", "run_stop"})
 
 
@@ -27,6 +28,8 @@ class MlLog(Parser):
     _position: str | None = None
     _batch_size: int | None = None
     _started: float | None = None
+    _announced: tuple[str, int] | None = None
+    """What the log says the run will make at most, in steps or samples."""
 
     def ignores(self, line: str) -> bool:
         """Events that are sound and are not progress; the batch size and the start are taken note of."""
@@ -36,6 +39,8 @@ class MlLog(Parser):
         key, value = event.get("key"), event.get("value")
         if key == "global_batch_size" and isinstance(value, int):
             self._batch_size = value
+        elif key in _TOTALS and isinstance(value, int) and self._position is None:  # at the end it tells what was made
+            self._announced = key, value
         elif key == "run_start":
             self._started = _seconds(event)
         return True
@@ -64,6 +69,7 @@ class MlLog(Parser):
             return None
         return Progress(
             step=step,
+            total_steps=self._total(),
             time=time,
             elapsed=time - self._started if running and time is not None and self._started is not None else None,
             loss=number("loss", values, "train_loss", "reduced_train_loss", "loss"),
@@ -85,6 +91,16 @@ class MlLog(Parser):
         if self._position == "samples_count" and self._batch_size:
             return int(at) // self._batch_size
         return int(at) if self._position == "epoch_num" else whole(float(at))
+
+    def _total(self) -> int | None:
+        """The total in the unit of the steps, if it was announced in one that can be told from it."""
+        if self._announced is None:
+            return None
+        key, value = self._announced
+        in_steps = self._position != "samples_count" or bool(self._batch_size)
+        if key == "train_samples":
+            return value // self._batch_size if self._batch_size else None if in_steps else value
+        return value if in_steps and self._position != "epoch_num" else None
 
 
 def _event(line: str) -> dict[str, Any] | None:

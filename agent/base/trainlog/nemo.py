@@ -2,12 +2,15 @@
 
 NeMo counts from 0: iteration 149/149 is the 150th step of 150. Lightning's bar, which NeMo 1 has, counts the batches of
 an epoch; only NeMo writes the step of the run (`global_step`) beside it, and only then the bar's total is the run's.
+Scripts that write `Epoch 1/3` count epochs from 1 and tell how many there are. The clock of such bars begins anew with
+each epoch: those of the epochs before are added.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import tzinfo
 
 from agent.base.trainlog import bars
 from agent.base.trainlog.parser import Parser
@@ -17,7 +20,7 @@ from agent.base.trainlog.text import fields
 
 _ITERATION = re.compile(r".*Training epoch (\d+), iteration (\d+)/(\d+)\s*\|(.*)", re.A)
 _STEP_SECONDS = "train_step_timing in s"
-_EPOCH = re.compile(r"\bEpoch (\d+):")
+_EPOCH = re.compile(r"\b(?:Epoch|Episode) \[?(\d+)(?:/(\d+))?\]?:")
 
 
 class Nemo(Parser):
@@ -47,13 +50,17 @@ class Nemo(Parser):
 class NemoBar(Parser):
     name = "nemo1"
     summary = "NeMo 1, Lightning progress bar"
-    claims = re.compile(r"\bEpoch \d+:.{0,200}\|\s*\d+/(?:\d+|\?) \[")
+    claims = re.compile(r"\b(?:Epoch|Episode) (?:\d+|\[?\d+/\d+\]?):.{0,200}\|\s*\d+/(?:\d+|\?) \[")
     resumes = Nemo.resumes
 
     _epoch = 0
     _before = 0
     """Batches of the epochs before this one, where the bar knows no total."""
     _batch = 0
+
+    def __init__(self, tz: tzinfo | None = None) -> None:
+        super().__init__(tz)
+        self._clock = bars.EpochsClock()
 
     def parse(self, line: str) -> Progress | None:
         bar = bars.read(line)
@@ -72,13 +79,14 @@ class NemoBar(Parser):
         if "step" in values.damaged:
             return None
         if counted is None:
-            record = _record(values, self._batches(int(epoch[1]), bar), None)
+            every = int(epoch[2]) * bar.total if epoch[2] and bar.total else None
+            record = _record(values, self._batches(int(epoch[1]) - bool(epoch[2]), bar), every)
         else:
             record = _record(values, counted + 1, bar.total if abs(counted + 1 - bar.step) <= 1 else None)
         seconds = record.step_seconds
         if seconds is None and "step_seconds" not in record.damaged:
             seconds = bar.step_seconds
-        return replace(record, elapsed=bar.elapsed, step_seconds=seconds)
+        return replace(record, elapsed=self._clock.since_start(int(epoch[1]), bar), step_seconds=seconds)
 
     def _batches(self, epoch: int, bar: bars.Bar) -> int:
         """Batches since the run's beginning: the bar starts anew with every epoch."""

@@ -3,7 +3,8 @@
 Nothing but names that mean one thing everywhere is read. A line counts if it begins with the step, behind clock,
 level, rank and epoch, and has a training loss; or if it writes `step=10` or `global_step: 10` among other such values.
 The step is taken as numbered. In `Epoch [2/3], Step [100/938]` the step is that of the epoch, and so it is where it
-falls back when an epoch begins; whether it is in `Epoch 2, step 100/938` cannot be told: such a line is left alone.
+falls back when an epoch begins, and in `Epoch 2/3, step 100/938` until an epoch goes by without that; whether it is in
+`Epoch 2, step 100/938` cannot be told: such a line is left alone. MaxText's `completed step: 9` is the tenth.
 
 A file that a job writes anew each time may have a line for each value: `step=10`, then `loss=2.31`.
 """
@@ -20,7 +21,8 @@ from agent.base.trainlog.text import whole
 
 _LEAD: Final = re.compile(
     r"\s*(?:\[[^\]]*\]:?|-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
-    r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::\d+)?:?(?=\s))\s*"
+    r"|[DIWEF]\d{4}(?=\s)|[AP]M\b|[A-Z][a-z]{2}(?=\s+\d)|[\w.-]+(?=\s[\w-]+\[\d+\]:)|[\w-]+\[\d+\]:"
+    r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::\d+)?[:\]]?(?=\s))\s*"
 )
 """One word of what stands before the values: a clock, a level, a logger, a rank in brackets."""
 _LEADS: Final = 12
@@ -31,7 +33,9 @@ _FIRST: Final = re.compile(
     re.I | re.A,
 )
 _NAMED: Final = re.compile(
-    r"(?:^|[\s,|;])(?:(?:global_step|num_updates)[:=]\s*|(?:step|iteration|iter)=)" + _NUMBER, re.A
+    r"(?:^|[\s,|;])(?:(?:global_step|num_updates)[:=]\s*|(?:step|iteration|iter)=|iter: (?=\d+\s+total_loss:))"
+    + _NUMBER,
+    re.A,
 )
 _NAMES: Final = {
     "loss": r"(?:(?<![a-z] )|(?<!val )(?<!valid )(?<!validation )(?<!eval )(?<!test )(?=[a-z_/]*loss=))"
@@ -40,7 +44,7 @@ _NAMES: Final = {
     "learning_rate": r"lr|learning[_ ]rate",
     "grad_norm": r"grad[_ ]norm|gnorm",
     "tokens_per_second": r"tokens_per_second|tokens_per_sec|tokens/s(?:ec)?|tok/s(?:ec)?",
-    "step_seconds": r"step[_ ]time|iter[_ ]time|step_seconds",
+    "step_seconds": r"step[_ ]time|iter[_ ]time|step_seconds|seconds",
     "mfu": r"mfu",
     "total_steps": r"total_steps|max_steps",
 }
@@ -69,6 +73,8 @@ class Pairs(Parser):
     """Steps of the epochs before this one, where they are numbered anew in each."""
     _epoch = 0
     _number = 0
+    _through = False
+    """Steps run through the epochs, although they are told beside them."""
 
     def ignores(self, line: str) -> bool:
         """Anything that speaks of a step, unless it is certain which, and a value comes with it."""
@@ -77,7 +83,9 @@ class Pairs(Parser):
         found, named = _position(line), _named(line)
         if found is None or not named or (found.re is _FIRST and "loss" not in named):
             return True
-        return found.re is _FIRST and bool(found["epoch"] and found["total"] and not found["bracket"])
+        return found.re is _FIRST and bool(
+            found["epoch"] and found["total"] and not (found["bracket"] or found["epochs"])
+        )
 
     def parse(self, line: str) -> Progress | None:
         if alone := _ALONE.fullmatch(line):
@@ -109,9 +117,13 @@ class Pairs(Parser):
         """The step of the run, and its steps in all."""
         step, total = int(found["step"]), int(found["total"]) if found["total"] else announced
         if found.re is _NAMED or not found["epoch"]:
-            return step, total
+            return step + found[0].lower().startswith("completed"), total
         epoch = int(found["epoch"])
-        if found["bracket"] and total:
+        if total and (found["bracket"] or found["epochs"]):
+            self._through = self._through or (epoch == self._epoch + 1 > 1 and step > self._number > 0)
+            self._epoch, self._number = epoch, step
+            if self._through:
+                return step, total
             every = total * int(found["epochs"]) if found["epochs"] else None
             return step + max(epoch - 1, 0) * total, every
         if epoch > self._epoch and step < self._number:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import tzinfo
 from typing import ClassVar
 
-from agent.base.trainlog import text
+from agent.base.trainlog import stamps, text
 from agent.base.trainlog.progress import Progress
 
 _STEP_LIMIT = 1 << 62
@@ -115,7 +115,7 @@ class Parser(ABC):
     def _complete(self, record: Progress, line: text.Line) -> Progress:
         time = record.time
         if time is None:
-            time = line.time if line.time is not None else text.stamp(line.text, self.tz)
+            time = line.time if line.time is not None else stamps.stamp(line.text, self.tz)
         rank = record.rank if record.rank is not None else text.rank(line.text)
         nonfinite = record.nonfinite
         if record.loss is not None and not math.isfinite(record.loss):
@@ -128,7 +128,8 @@ class Parser(ABC):
             if restart:
                 self._last.clear()
             self._last[rank] = record.step
-        return replace(record, time=time, rank=rank, nonfinite=nonfinite, restart=restart)
+        clock = stamps.time_of_day(line.text) if time is None else None
+        return replace(record, time=time, time_of_day=clock, rank=rank, nonfinite=nonfinite, restart=restart)
 
     def _went_back(self, last: int, record: Progress) -> bool:
         return record.step is not None and record.step < last

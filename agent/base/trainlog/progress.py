@@ -24,6 +24,8 @@ class Progress:
     total_steps: int | None = None
     """0 takes back what was said before: the log was in another format after all, and this one names no total."""
     time: float | None = None
+    time_of_day: float | None = None
+    """Seconds since midnight, of a line whose clock has no date."""
     elapsed: float | None = None
     step_seconds: float | None = None
     loss: float | None = None

@@ -1,19 +1,18 @@
-"""Pieces of log lines that all formats share: escapes, envelopes, clocks, ranks, numbers."""
+"""Pieces of log lines that all formats share: escapes, envelopes, ranks, numbers."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import timezone
 from typing import Any, NamedTuple
+
+from agent.base.trainlog.stamps import STAMP_WITHIN, stamp
 
 LINE_LIMIT = 4096
 """Characters of a line that are looked at; a progress line is a few hundred long."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_STAMP = re.compile(
-    r"(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?(?![\d:])"
-)
 _RANK = re.compile(r"(?:\[(?:rank|default)[ -]?(\d+)(?:/\d+)?\]|^\s*(\d{1,5}):\s|\[Rank (\d+)\])")
 _KUBERNETES = re.compile(r"(\d{4}-\d\d-\d\dT\S+) (?:stdout|stderr) [FP] ")
 _NUMBER = re.compile(
@@ -21,9 +20,6 @@ _NUMBER = re.compile(
 )
 _INTERVAL = re.compile(r"(?:(\d+) days?, )?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", re.A)
 _SPELLED = re.compile(r"(?=\d)(?:(\d+)d ?)?(?:(\d+)h ?)?(?:(\d+)m ?)?(?:(\d+)s)", re.A)
-
-STAMP_WITHIN = 160
-"""A line's own clock stands in its first characters; a date further on belongs to its text."""
 
 
 class Line(NamedTuple):
@@ -62,31 +58,6 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def stamp(text: str, tz: tzinfo | None = None) -> float | None:
-    """Unix seconds of the first date and time in `text`, or None.
-
-    Args:
-        text: the beginning of a line.
-        tz: the zone of a clock that names none; the machine's own if None.
-    """
-    found = _STAMP.search(text[:STAMP_WITHIN])
-    if not found:
-        return None
-    year, month, day, hour, minute, second, fraction, zone = found.groups()
-    if zone:
-        tz = timezone.utc if zone == "Z" else _offset(zone)
-    try:
-        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=tz)
-        return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _offset(zone: str) -> timezone:
-    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-    return timezone(timedelta(minutes=min(minutes, 1439) * (-1 if zone[0] == "-" else 1)))
 
 
 def rank(text: str) -> int | None:

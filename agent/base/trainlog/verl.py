@@ -1,6 +1,7 @@
 """verl (reinforcement learning): `step:12 - actor/pg_loss:-0.01 - timing_s/step:48.7 - perf/throughput:3283.4 - ...`.
 
-There is no loss to follow; `perf/throughput` is tokens a second of one GPU, prompts included.
+The total stands in a line before the first step, or in the bar between steps. There is no loss to follow;
+`perf/throughput` is tokens a second of one GPU, prompts included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ class Verl(Parser):
     name = "verl"
     summary = "verl console"
     claims = re.compile(r"\bstep:\d+ - [\w/@.-]+:")
+    heeds = re.compile(r"Total training steps: (\d+)|Training Progress: .{0,200}\| \d+/(\d+) \[")
     resumes = re.compile(r"Resuming from (?:checkpoint|\S*global_step_\d+)")
+
+    _total: int | None = None
+
+    def heed(self, found: re.Match[str]) -> None:
+        self._total = int(found[1] or found[2])
 
     def parse(self, line: str) -> Progress | None:
         steps = set(_STEP.findall(line))
@@ -37,6 +44,7 @@ class Verl(Parser):
         values.spoil(*[CUT] * cut)
         return Progress(
             step=int(steps.pop()),
+            total_steps=self._total,
             step_seconds=values.number("step_seconds", "timing_s/step", "perf/time_per_step"),
             grad_norm=values.number("grad_norm", "actor/grad_norm"),
             learning_rate=values.number("learning_rate", "actor/lr"),

@@ -73,6 +73,7 @@ CSV = "step,max_steps,loss,lr,iter_time_ms\r10,6200,10.91,0.0012,715.5"
 VALIDATION = " validation loss at iteration 100 | lm loss value: 7.487306E+00 | lm loss PPL: 1.785E+03 |"
 TIMERS = "time (ms) | forward-compute: 310.50 | backward-params-all-reduce: 120.25 | optimizer: 40.75"
 
+COMPOSER = "[batch=10/100]: Train loss/train/total: 10.9736"
 LINES = [
     ("megatron", MEGATRON),
     ("megatron", VALIDATION),
@@ -100,6 +101,7 @@ LINES = [
     ("torchtune", TUNE_LOG),
     ("litgpt", LITGPT),
     ("verl", VERL),
+    ("composer", COMPOSER),
     ("pairs", PAIRS),
     ("csv", CSV),
 ]
@@ -114,6 +116,7 @@ OPEN_ENDED = {
     NANOTRON,
     TUNE_LOG,
     VERL,
+    COMPOSER,
     PAIRS,
     CSV,
 }
@@ -121,6 +124,7 @@ OPEN_ENDED = {
 BAD = ("banana", "", "1.2E", "1.0.5E+00", "1.", "1,2", "--3", "12x", "0x1F", "1e+", "1.5#2", "٣", "1_0")
 
 NUMBERS = [
+    ("composer", COMPOSER, "10.9736", "loss"),
     ("megatron", MEGATRON, "9.718885E+00", "loss"),
     ("megatron", MEGATRON, "1147.6", "step_seconds"),
     ("megatron", MEGATRON, "1.500000E-04", "learning_rate"),

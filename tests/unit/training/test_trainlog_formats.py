@@ -62,6 +62,7 @@ LINES = {
         "step:12 - actor/pg_loss:-0.01 - actor/grad_norm:0.5 - actor/lr:1e-06 - perf/mfu/actor:np.float64(0.31)"
         " - timing_s/step:48.70 - perf/throughput:3283.42"
     ),
+    "composer": "[batch=10/100]:\r Train loss/train/total: 10.9736\r Train wall_clock/total: 19.8653",
     "csv": "step,total_steps,kind,loss,train_time_ms\r10,6200,train_loss,10.91,74701.0",
     "pairs": "[2026-01-02 03:04:05] INFO train.py:12: Step 10/1000 | Loss: 2.31 | LR: 1e-4 | 51,200 tok/s | MFU: 41.2%",
     "huggingface": " 12%|█▎        | 2/16 [02:00<13:54, 59.61s/it]",

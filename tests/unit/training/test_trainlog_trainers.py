@@ -125,7 +125,7 @@ def test_litgpt_counts_steps_not_micro_batches() -> None:
         ("step=10 status=ok loss=2.31", 10, None),
         ("Epoch [2/3], Step [10/100], Loss: 2.31", 110, 300),
         ("05/01 10:00:00 - mmengine - INFO - Iter(train) [  10/1000]  lr: 2.0e-05  eta: 1:02:03  loss: 2.31", 10, 1000),
-        ("completed step: 10, seconds: 3.213, Tokens/s/device: 2549.123, loss: 2.31", 10, None),
+        ("completed step: 10, seconds: 3.213, Tokens/s/device: 2549.123, loss: 2.31", 11, None),
         ("[    INFO] - loss: 2.31, learning_rate: 1e-05, global_step: 10, interval_runtime: 3.2", 10, None),
         ("| INFO | train_inner | epoch 001:    10 / 500 loss=2.31, wps=12345, num_updates=10, lr=1e-05", 10, None),
     ],
