@@ -25,7 +25,8 @@ from alerts.detect.bands import Array
 from alerts.detect.pace import Block, Interruptions, drift, steady, trend
 
 SETTLED = 8
-"""Records before anything is estimated."""
+SETTLED_SHARE = 0.09
+"""Records before anything is estimated, or share of the work if the records are further apart."""
 RECENT = 12
 FEW = 3
 RECENT_SHARE = 0.02
@@ -35,6 +36,8 @@ BLOCK_SHARE = 0.005
 """Records of a block, or its share of the work if that is more."""
 WARM_UP = 0.02
 """Share of the work that the slope leaves out at the beginning."""
+UNUSUAL = 0.05
+"""Share of the work at the beginning whose interruptions are not expected to come again."""
 PAUSE = 10.0
 PAUSE_SECONDS = 1800.0
 """A gap beyond both this and `PAUSE` expected intervals is a pause."""
@@ -47,6 +50,9 @@ END = 1.0
 """Steps by which the end of a run is uncertain whatever the pace."""
 LOOK_BACK = (0.5, 0.75, 0.875)
 """Shares of the work done whose forecasts are held against what has come since."""
+COARSE = (2.0, 8.0)
+COARSE_SHARE = 0.03
+"""Least seconds, and share of the run, between records that count where the clock shows whole seconds only."""
 ANNOUNCED = 0.25
 """Announced changes of the cost hold to about this share of the change: tokens of a step overrate it."""
 INTERVAL = 0.8
@@ -119,6 +125,10 @@ class Track:
     _clock: float = 0.0
     """When anything was."""
     _step: float = 0.0
+    """The last step that counted: where the present interval begins."""
+    _reached: float = 0.0
+    """The last step reported."""
+    _whole_seconds: bool = True
     _phase: object = None
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=4096))
     _open: list[tuple[float, float, float]] = field(default_factory=list)
@@ -136,7 +146,7 @@ class Track:
         """The run's clock starts at `time`, with `step` steps made; without this it starts at the first record."""
         if self._start is None:
             self._start = self._time = self._clock = time
-            self._step = step
+            self._step = self._reached = step
 
     def add(self, time: float, step: float, phase: object = None) -> None:
         """A record: `step` steps were made at `time`, in seconds on any clock that does not go back.
@@ -144,26 +154,32 @@ class Track:
         `phase` is what the run announces about the cost of its steps (batch size, sequence length); when it
         changes, the past says nothing about the pace to come.
         """
+        self._whole_seconds = self._whole_seconds and time == int(time)
         if self._start is None:
             self._start = self._time = self._clock = time
-            self._step, self._phase = step, phase
+            self._step, self._reached, self._phase = step, step, phase
             return
+        made = self.schedule.work(step) - self.schedule.work(self._reached)
         gained = self.schedule.work(step) - self.schedule.work(self._step)
         spent = time - self._time
-        if gained < 0:
+        self._reached = step
+        if made < 0:
             self.restarts += 1
         if phase != self._phase and phase is not None and self._phase is not None:
             self._new_phase()
             self.phases += 1
             self.phase_records = 0
-        elif gained > 0 and spent >= 0 and not self._is_pause(spent, gained):
+        elif made > 0 and 0 <= spent < self._least():
+            self._clock = max(time, self._clock)
+            return  # the interval goes on
+        elif made > 0 and gained > 0 and spent >= 0 and not self._is_pause(spent, gained):
             self._take(spent / gained, gained)
             if self.schedule.cost(step) != self.schedule.cost(self._step):
                 self._new_phase()
         if phase is not None:
             self._phase = phase
         self._clock = max(time, self._clock)
-        if gained != 0:  # a second record of one step (an evaluation) belongs to the interval that it lies in
+        if made != 0:  # a second record of one step (an evaluation) belongs to the interval that it lies in
             self._time, self._step = self._clock, step
 
     @property
@@ -180,15 +196,21 @@ class Track:
     def done(self) -> float:
         """Share of the work done."""
         whole = self.schedule.work(self.total)
-        return self.schedule.work(self._step) / whole if whole > 0 else 1.0
+        return self.schedule.work(self._reached) / whole if whole > 0 else 1.0
+
+    @property
+    def interrupted(self) -> float:
+        """Seconds that checkpoints, evaluations and hiccups take of the whole run, as far as it is known now."""
+        whole, lost = self.schedule.work(self.total), self._interruptions
+        return lost.stall * lost.work + lost.to_come(self.schedule.work(self._reached), whole)
 
     def estimate(self, now: float | None = None) -> Eta | None:
         """What is expected at `now` (on the records' clock; the last record if None); None before it is settled."""
         whole = self.schedule.work(self.total)
-        left = max(whole - self.schedule.work(self._step), 0.0)
+        left = max(whole - self.schedule.work(self._reached), 0.0)
         if left == 0 and self.records:
             return Eta(self.elapsed, self.elapsed, self.elapsed, self._pace(whole)[0], 0.0, False)
-        if self.records < SETTLED:
+        if self.records < SETTLED and not (self.records and self.done >= SETTLED_SHARE):
             return None
         (pace, error), stall = self._pace(whole), self._interruptions.stall
         interval = (pace + stall) * self._usual_work()
@@ -196,8 +218,8 @@ class Track:
         to_come = left * self._cost(pace, error, whole) + self._interruptions.to_come(whole - left, whole)
         total = self.elapsed + max(quiet - interval, 0.0) + to_come
         dearer, cheaper = self._missed()
-        sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._step, self.total)) ** 2
-        sure += (_Z * END * pace * self.schedule.cost(self._step)) ** 2
+        sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._reached, self.total)) ** 2
+        sure += (_Z * END * pace * self.schedule.cost(self._reached)) ** 2
         ahead = left / whole
         one_more = _Z * self._interruptions.one_more(left)
         up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * to_come**2 + one_more**2
@@ -213,6 +235,13 @@ class Track:
             return False
         usual = float(np.median([each for each, _ in self._recent]))
         return spent > PAUSE * usual * gained
+
+    def _least(self) -> float:
+        """Seconds below which an interval says too little; those of a clock that shows fractions all count."""
+        if not self._whole_seconds:
+            return 0.0
+        done = self.done
+        return min(max(COARSE_SHARE * self.elapsed / done if done > 0 else 0.0, COARSE[0]), COARSE[1])
 
     def _take(self, each: float, work: float) -> None:
         self.records += 1
@@ -238,8 +267,9 @@ class Track:
         smooth = steady(each)
         whole = float(work.sum())
         end = float(at[-1] + work[-1])
-        if self._blocks:  # what the first steps cost (compilation, caches) does not come again
-            self._interruptions.add((each - smooth) * work, at, work)
+        usual = at >= UNUSUAL * self.schedule.work(self.total)
+        if self._blocks and usual.any():  # what the first steps cost (compilation, caches) does not come again
+            self._interruptions.add(((each - smooth) * work)[usual], at[usual], work[usual])
         level = float(smooth @ work) / whole
         block = Block(float(at.mean()), end, self._gained, self._spent, level, level)
         block.stall = self._interruptions.stall
@@ -275,7 +305,7 @@ class Track:
 
     def _cost(self, pace: float, error: float, whole: float) -> float:
         """Mean seconds per work from now to the end, without interruptions."""
-        now = self.schedule.work(self._step)
+        now = self.schedule.work(self._reached)
         measured = max(now - RECENT_SHARE * whole / 2, now / 2)
         known = self._blocks[-1].trend if len(self._blocks) > self._first else None
         if known is None:
@@ -285,7 +315,7 @@ class Track:
 
     def _missed(self) -> tuple[float, float]:
         """By how much, as a share, forecasts made earlier in this run were too low and too high for what came since."""
-        now, known = self.schedule.work(self._step), self._blocks[self._first :]
+        now, known = self.schedule.work(self._reached), self._blocks[self._first :]
         low = high = 0.0
         for share in LOOK_BACK:
             place = bisect_left(known, share * self._gained, key=lambda block: block.gained)

@@ -18,7 +18,8 @@ DEAREST = 3.0
 """A configured plan beyond the interval widens it, unless the steps left would have to cost so many times as much."""
 LEARN_AT = 0.05
 LEARN_RECORDS = 20
-"""Share of the work and records after which a plan is learnt where none is configured."""
+"""Share of the work after which a run is settled: it can be late from then on, and after so many records a plan is
+learnt where none is configured."""
 
 Alert = Literal["ticket", "page"]
 
@@ -55,6 +56,8 @@ class Lateness:
     _phases: int = 0
     _pace: float | None = None
     _pace_of: int = 0
+    _interrupted: float = 0.0
+    """Seconds of interruptions in a learnt plan."""
 
     def __post_init__(self) -> None:
         self.learned = self.plan is None
@@ -72,12 +75,17 @@ class Lateness:
         pace = eta.pace / self._pace - 1.0 if self._pace else None
         if self.plan is None and track.done >= LEARN_AT and track.phase_records >= LEARN_RECORDS:
             self.plan = eta.total
+            self._interrupted = track.interrupted
         if not self.plan:
             return Judgement(eta, None, None, self.learned, pace)
+        if self.learned:  # an evaluation that has not come yet is not in it, and is no lateness when it does
+            self.plan += track.interrupted - self._interrupted
+            self._interrupted = track.interrupted
         if not self.learned and eta.high < self.plan <= track.elapsed + DEAREST * (eta.total - track.elapsed):
             eta = replace(eta, high=self.plan)  # who promised it may know of dearer steps to come
         deviation = eta.total / self.plan - 1.0
-        self._turn(deviation, track.done)
+        if track.done >= LEARN_AT or track.elapsed > (1.0 + LATE) * self.plan:
+            self._turn(deviation, track.done)
         alert: Alert | None = None
         if self._late:
             alert = "page" if not self.learned and eta.low > self.plan else "ticket"

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from agent.base.errors import CannotTell
 from agent.base.trainlog import Progress
+from alerts.detect.clocks import CLOCKS, WALL, Clock, Continuous, held_by
 from alerts.detect.eta import Schedule, Track
 from alerts.detect.lateness import Judgement, Lateness
 from alerts.detect.records import read
 
-Clock = Literal["time", "elapsed", "step_seconds"]
-CLOCKS: tuple[Clock, ...] = ("time", "elapsed", "step_seconds")
-"""The fields of a record that tell time; the earlier one is preferred."""
+TRIAL = 4
+"""Records after which the first steps of a run's own clock are told from those made before it was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +53,8 @@ def replay(
     seen = 0
     total = total_steps
     waiting: list[Progress] = []
-    rank: int | None = None
-    given = False
-    for record in read(lines, log_format):
-        if record.step is None:
-            continue
-        rank = record.rank if rank is None else rank
-        if record.rank != rank:  # every rank tells the same steps
-            continue
+    last: tuple[_Run, float] | None = None
+    for record in _in_order(read(lines, log_format)):
         total = total_steps or record.total_steps or total
         waiting.append(record)
         if not total or total < 0:
@@ -71,12 +64,38 @@ def replay(
             for run in runs:
                 run.add(each, float(total))
             run = next((run for run in runs if 2 * run.told >= seen), runs[-1])
-            if run.moment is not None:
-                given = True
-                yield run.moment
+            if run.moment is None or (last and run is not last[0] and run.moment.elapsed < last[1]):
+                continue  # another clock became the better one and is behind: time does not go back
+            last = run, run.moment.elapsed
+            yield run.moment
         waiting.clear()
-    if not given:
+    if last is None:
         raise CannotTell(_why_not(seen, len(waiting)))
+
+
+def _in_order(records: Iterable[Progress]) -> Iterator[Progress]:
+    """The records of one run: what other ranks tell late of steps already made is left out, a restart is not.
+
+    A step that was made before is a restart's if the log says so, or if the next one follows it.
+    """
+    rank: int | None = None
+    furthest = -1
+    doubtful: Progress | None = None
+    for record in records:
+        step = record.step
+        if step is None:
+            continue
+        other = record.rank != rank
+        if other and step <= furthest and not record.restart:
+            continue  # every rank tells the same steps: the first to tell one counts
+        if step < furthest and not (other and record.restart) and (doubtful is None or step <= (doubtful.step or 0)):
+            doubtful = record
+            continue
+        if doubtful is not None and step < furthest:
+            yield doubtful
+        doubtful = None
+        rank, furthest = record.rank, step
+        yield record
 
 
 def _why_not(seen: int, waiting: int) -> str:
@@ -92,10 +111,11 @@ class _Run:
 
     def __init__(self, clock: Clock, plan: float | None, schedule: Schedule) -> None:
         self._clock, self._plan, self._schedule = clock, plan, schedule
+        self._continuous = Continuous(clock)
         self._track: Track | None = None
         self._lateness = Lateness(plan)
-        self._last = 0.0
-        self._step = 0
+        self._first: list[tuple[float, int, object]] = []
+        """Records of a clock of which it is not known yet how many steps it holds."""
         self.told = 0
         """Records that carry this clock."""
         self.moment: Moment | None = None
@@ -107,23 +127,29 @@ class _Run:
         if value is None or step is None:
             return
         self.told += 1
-        if self._clock == "step_seconds":
-            value = self._last + value * max(step - self._step, 1)
-        if self._track is None or (self._clock == "elapsed" and value < self._last):
-            self._begin(total, step)
+        before = self._continuous.step
+        value = self._continuous.read(value, step)
+        if self._continuous.was_reset or self._track is None:
+            self._begin(total, before if self._continuous.was_reset and step > before else None)
         assert self._track is not None
-        self._last, self._step = value, step
         self._track.total = total
-        self._track.add(value, step, _phase(record))
+        self._first.append((value, step, _phase(record)))
+        if self._track.started is None and self._clock not in WALL:
+            if len(self._first) < TRIAL and 1 < step < total:
+                self.moment = Moment(value, step, self._lateness.judge(self._track))
+                return
+            self._track.begin(0.0, held_by(self._first))
+        for when, made, phase in self._first:
+            self._track.add(when, made, phase)
+        self._first.clear()
         self.moment = Moment(self._track.elapsed, step, self._lateness.judge(self._track))
 
-    def _begin(self, total: float, step: int) -> None:
-        """A first record, or the first after the clock was set to 0: the steps since belong to it."""
-        reset = self._track is not None
+    def _begin(self, total: float, made: int | None) -> None:
+        """A first record, or the first after the clock was set to 0, with `made` steps if that is known."""
         self._track, self._lateness = Track(total, self._schedule), Lateness(self._plan)
-        if self._clock != "time":
-            # What was made before a reset was made on the old clock; a run that went back began who knows where.
-            self._track.begin(0.0, (self._step if step > self._step else step) if reset else 0)
+        self._first.clear()
+        if made is not None:
+            self._track.begin(0.0, made)
 
 
 def _phase(record: Progress) -> object:
