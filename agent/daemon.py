@@ -21,7 +21,7 @@ from agent import __version__
 from agent.base import log
 from agent.base.collector import Context
 from agent.base.errors import ConfigError, Exit
-from agent.base.memory import give_back
+from agent.base.memory import few_heaps, give_back
 from agent.base.notify import Notifier
 from agent.base.web import Server, WebSecurity, format_address, parse_address
 from agent.endpoints import build_app, health
@@ -186,12 +186,12 @@ def run(path: str | Path | None, *, strict: bool = False) -> int:
     config = load_config(path)
     log.setup(config.log.level, config.log.format)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    few_heaps()
     gc.collect()
-    gc.freeze()  # what was imported stays: a collection that walks it stops every answer for tens of milliseconds
 
     async def live() -> None:
         await Daemon(config, lambda: load_config(path), Notifier(), strict=strict).run()
 
-    gc.freeze()  # what is loaded now stays: it need not be searched for garbage again and again
+    gc.freeze()  # what was imported stays: a collection that walks it stops every answer for tens of milliseconds
     asyncio.run(live())
     return int(Exit.GOOD)

@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from typing import Final
+
+M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
+"""From the GNU C library's malloc.h."""
+
+
+def few_heaps() -> None:
+    """Have what is freed be found again by all threads, and large blocks go back to the kernel at once.
+
+    By default each thread allocates from a heap of its own, and a large block that was freed raises the size from
+    which blocks are kept apart (mallopt(3)). Python's table of interned strings, two megabytes that are now and then
+    made anew by whichever thread comes upon it, then leaves a hole of that size in one heap after the other.
+    Call it before there are threads. Elsewhere than with the GNU C library nothing happens.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(M_ARENA_MAX, 1)
+        tune(M_MMAP_THRESHOLD, 1 << 20)
 
 
 def give_back() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pynvml
 
-from agent.base.memory import give_back
+from agent.base.memory import few_heaps, give_back
 from agent.gpu import codes, wire
 from agent.gpu.device import Device, Identity, identify
 from agent.gpu.events import EventLane, SlowLane
@@ -366,6 +366,7 @@ def version_of(driver: str) -> tuple[int, int]:
 
 
 def main(arguments: list[str]) -> int:
+    few_heaps()
     out, page = (int(argument) for argument in arguments)
     child = Child(out, page, json.loads(sys.stdin.readline()))
     threading.Thread(target=child.listen, name="listen", daemon=True).start()
