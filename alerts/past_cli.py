@@ -16,9 +16,6 @@ from agent.base.errors import ConfigError, Exit
 if TYPE_CHECKING:
     from alerts.central.backtest import Past
 
-WANTED_PER_WEEK = 1.0
-"""Alerts a week and series that the suggested floor would have left."""
-
 
 def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     backtest = verbs.add_parser("backtest", help="what a monitor would have said in the past, without looking ahead")
@@ -182,19 +179,20 @@ def _plain(value: float) -> float | None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from alerts.central.backtest import tune
+    from alerts.central.backtest import suggested, tune
 
     past = _run(args, _moment(args.begin), _moment(args.end))
     rows = tune(past)
-    # The last row is the greatest deviation seen: a floor there would have hidden everything, true alerts as well.
-    usable = rows[:-1] or rows
-    fewest = min(usable, key=lambda row: row.alerts_per_day)
-    best = next((row for row in usable if row.alerts_per_day * 7 <= WANTED_PER_WEEK), fewest)
+    best = suggested(rows)
     if args.output == "json":
-        document = [{"min_dev_abs": row.min_dev_abs, "alerts_per_day": row.alerts_per_day} for row in rows]
+        document = [
+            {"min_dev_abs": row.min_dev_abs, "alerts_per_day": row.alerts_per_day, "incidents": row.incidents}
+            for row in rows
+        ]
         print(json.dumps({"monitor": args.monitor, "suggested": best.min_dev_abs, "floors": document}))
         return Exit.GOOD
-    print(f"{'min_dev_abs':>14} {'alerts a day and series':>24}")
+    print(f"{'min_dev_abs':>14} {'short alerts a day and series':>30} {'incidents':>10}")
     for row in rows:
-        print(f"{row.min_dev_abs:14.4g} {row.alerts_per_day:24.3f}{'   <- suggested' if row is best else ''}")
+        mark = "   <- suggested" if row is best else ""
+        print(f"{row.min_dev_abs:14.4g} {row.alerts_per_day:30.3f} {row.incidents:10}{mark}")
     return Exit.GOOD

@@ -14,7 +14,11 @@ from alerts.central.presets import monitors_of
 from alerts.central.promread import Labels, Reader
 from alerts.central.settings import Monitor, Settings
 from alerts.detect.bands import Array, Bands, Floors
+from alerts.detect.quality import runs
 from alerts.detect.stream import How, Progress, replay
+
+LASTING = 3
+"""Points of an alert that is taken for a true incident, as the rule on scores asks for 3 of 5 steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +109,61 @@ def run(settings: Settings, monitor: Monitor, begin: float, end: float, progress
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """A floor, and the alerts a day and series that would have been left with it."""
+    """A floor, and what it would have left.
+
+    Attributes:
+        min_dev_abs: the floor.
+        alerts: short ones, of all series; `alerts_per_day` is the same a day and series.
+        incidents: alerts of `LASTING` points or more, of all series.
+    """
 
     min_dev_abs: float
+    alerts: int
     alerts_per_day: float
+    incidents: int
 
 
 def tune(past: Past) -> list[Tuning]:
-    """What floors would have done: from none to the greatest deviation seen, in a dozen steps."""
+    """What floors would have done: from none to the greatest deviation outside incidents, in a dozen steps.
+
+    An incident's own deviations are no measure of what is usual: among them no floor is looked for.
+    """
     off = np.abs(past.values - past.bands.yhat)
-    known = off[~np.isnan(past.scores)]
-    if not len(known):
+    known = ~np.isnan(past.scores) & ~np.isnan(off)
+    if not known.any():
         raise CannotTell("nothing was scored in that time: too little history before it")
     half = np.maximum(past.bands.upper - past.bands.yhat, past.bands.yhat - past.bands.lower)
+    shows = known & (past.scores > 1) & (off > half)
+    short, lasting = [], []
+    for column in range(shows.shape[1]):
+        for begin, end in runs(shows[:, column]):
+            peak = float(off[begin:end, column].max())
+            if end - begin >= LASTING:
+                lasting.append(peak)
+                known[begin:end, column] = False
+            else:
+                short.append(peak)
+    usual = off[known] if known.any() else np.zeros(1)
     days = max(float(past.times[-1] - past.times[0]) / 86400.0, 1e-9) * past.values.shape[1]
-    floors = [0.0, *np.unique(np.quantile(known, [0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0]))]
-    found = []
-    for floor in floors:
-        over = (past.scores > 1) & (off > np.maximum(half, floor))
-        starts = over & ~np.concatenate([np.zeros((1, over.shape[1]), dtype=bool), over[:-1]])
-        found.append(Tuning(float(floor), float(np.count_nonzero(starts)) / days))
-    return found
+    floors: list[float] = [
+        0.0,
+        *np.unique(np.quantile(usual, [0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0])).tolist(),
+    ]
+    left = [(sum(peak > floor for peak in short), sum(peak > floor for peak in lasting)) for floor in floors]
+    return [
+        Tuning(floor, alerts, alerts / days, incidents) for floor, (alerts, incidents) in zip(floors, left, strict=True)
+    ]
+
+
+def suggested(rows: list[Tuning], wanted_per_week: float = 1.0) -> Tuning:
+    """The lowest floor that leaves so few short alerts a week and series, and every incident.
+
+    One alert in all is always allowed. Where no floor does both, the one with the fewest alerts that hides no incident.
+    """
+    # The last row is the greatest deviation outside incidents: a floor there would have hidden short true alerts as well.
+    usable = [row for row in rows[:-1] if row.incidents == rows[0].incidents] or rows[:1]
+    fewest = min(usable, key=lambda row: row.alerts)
+    return next(
+        (row for row in usable if row.alerts <= 1 or row.alerts_per_day * 7 <= wanted_per_week),
+        fewest,
+    )

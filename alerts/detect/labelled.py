@@ -41,6 +41,7 @@ _FORMATS = ("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d%H%M%S", "
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?", re.IGNORECASE
 )
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 _SLASHED = ("%H:%M:%S.%f", "%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "")
 
 
@@ -263,6 +264,8 @@ def _is_number(text: str) -> bool:
 
 
 def _number(text: str) -> float:
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     try:
         value = float(text)
     except ValueError:

@@ -57,8 +57,9 @@ class StuckState:
             there = ~np.isnan(row)
             same = there & (row == last)
             moved = there & ~same
-            # A stand-still that was an anomaly itself must not become the measure of the next.
-            usual = moved & (run <= np.maximum(LONGER * longest, STILL))
+            # A stand-still that was an anomaly itself must not become the measure of the next; none is one before
+            # the series is known to be lively, or a count that is 0 as a rule would never be understood.
+            usual = moved & ((changes < LIVELY) | (run <= np.maximum(LONGER * longest, STILL)))
             longest = np.where(usual, np.maximum(longest, run), longest)
             changes = changes + (moved & ~np.isnan(last))
             run = np.where(same, run + 1, np.where(moved, 0.0, run))

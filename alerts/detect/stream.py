@@ -13,6 +13,9 @@ from alerts.detect.model import Model, Options, judge, model
 
 DAY = 86400.0
 
+FIRST = 20
+"""Gaps that tell the step."""
+
 Progress = Callable[[float], None]
 """Told the share that is done, 0 to 1."""
 
@@ -104,7 +107,10 @@ def _offline(times: Array, values: Array, how: How, progress: Progress) -> Bands
 
 
 def typical_step(times: Array) -> float:
-    """Seconds between two points, as a rule."""
+    """Seconds between two points of Unix times (T,), ascending, as a rule.
+
+    The first gaps alone tell it: nothing is scored before them, so that no score depends on how the series goes on.
+    """
     gaps = np.diff(times)
-    gaps = gaps[gaps > 0]
+    gaps = gaps[gaps > 0][:FIRST]
     return float(np.median(gaps)) if len(gaps) else 300.0

@@ -51,6 +51,15 @@ def test_no_score_knows_what_comes_after_it_whatever_the_series(kind, step, cut,
     np.testing.assert_array_equal(changed[:cut], whole[:cut])
 
 
+@pytest.mark.parametrize("name", ["auto", "robust"])
+def test_scores_of_the_first_rows_of_a_file_are_those_of_the_whole_where_the_step_changes(name):
+    times = 1_530_000_000.0 + np.cumsum(np.concatenate([np.full(150, 3600.0), np.full(250, 300.0)]))
+    values = sample("daily", 400, 3600.0, seed=3)
+    whole = score_series(times, values, How(name)).scores
+    for cut in (30, 100, 149, 200, 350):
+        np.testing.assert_array_equal(score_series(times[:cut], values[:cut], How(name)).scores, whole[:cut])
+
+
 def test_auto_looks_not_ahead_where_the_other_model_is_in_use():
     times = 1_530_000_000.0 // DAY * DAY + 7200.0 * np.arange(12 * 12)
     values = 1000 + 2.0 * np.arange(len(times)) + np.random.default_rng(1).normal(size=len(times)) * 0.2
@@ -271,6 +280,11 @@ def test_columns_are_found_however_they_are_divided_and_named(tmp_path, mark, he
 def test_a_decimal_comma_is_read_where_columns_are_divided_by_something_else(tmp_path):
     (tmp_path / "x.csv").write_text("time;value\n2018-07-03 14:00:00;1,5\n")
     assert read_directory(tmp_path)[0].values.tolist() == [1.5]
+
+
+def test_thousands_may_be_divided_by_a_comma(tmp_path):
+    (tmp_path / "x.csv").write_text('time,value\n100,"1,234.5"\n200,"-1,234,567"\n300,"1,23"\n')
+    np.testing.assert_array_equal(read_directory(tmp_path)[0].values, [1234.5, -1234567.0, np.nan])
 
 
 @pytest.mark.parametrize("name", ["deep/x.csv", "./deep/x.csv", "x.csv", "in/deep/x.csv"])

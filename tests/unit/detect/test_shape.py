@@ -43,6 +43,12 @@ def test_after_a_stand_still_the_measure_is_the_old_one():
     assert (scores[530:560] > 1).all()
 
 
+def test_a_count_that_is_nothing_for_hours_and_now_and_then_something_does_not_stand_still():
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random((6000, 5)) < 0.01, rng.integers(1, 6, (6000, 5)), 0)
+    assert not (score("stuck", values) > 1).any()
+
+
 def test_a_level_that_moved_is_seen_and_a_spike_is_not():
     rng = np.random.default_rng(2)
     moved = 100 + rng.normal(size=400)
