@@ -160,7 +160,7 @@ def suggested(rows: list[Tuning], wanted_per_week: float = 1.0) -> Tuning:
 
     One alert in all is always allowed. Where no floor does both, the one with the fewest alerts that hides no incident.
     """
-    # The last row is the greatest deviation outside incidents: a floor there would have hidden short true alerts as well.
+    # The last row is the greatest deviation outside incidents: that floor would have hidden short true alerts as well.
     usable = [row for row in rows[:-1] if row.incidents == rows[0].incidents] or rows[:1]
     fewest = min(usable, key=lambda row: row.alerts)
     return next(
