@@ -20,6 +20,7 @@ from agent.base.catalogue import hardware as m
 from agent.base.collector import Context, PartialFailure, Settings, register
 from agent.base.config import Duration, Model
 from agent.base.errors import ConfigError
+from agent.health import machine
 from agent.node import hwmon, ipmi
 from agent.node.lent import CHASSIS_POWER
 from agent.node.redfish import Bmc, Reading
@@ -71,7 +72,7 @@ class Chassis:
     def collect(self) -> Iterable[Sample]:
         self._ask()
         powers: list[float] = []
-        for sample in self._everything():
+        for sample in machine.lend(self._context, "chassis", self._settings, self._everything()):
             if sample.metric is m.CHASSIS_POWER:
                 powers.append(sample.value)
             yield sample
@@ -83,6 +84,7 @@ class Chassis:
 
     def close(self) -> None:
         self._context.shared.pop(CHASSIS_POWER, None)
+        machine.take_back(self._context, "chassis")
 
     def _ask(self) -> None:
         now = time.monotonic()

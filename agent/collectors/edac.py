@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.base.catalogue import Sample
 from agent.base.catalogue import hardware as m
 from agent.base.collector import Context, register
+from agent.health import machine
 from agent.node import sysfs
 from agent.node.sysfs import SysSettings
 
@@ -21,17 +22,22 @@ class Edac:
     """Host memory errors."""
 
     def __init__(self, settings: SysSettings, context: Context) -> None:
+        self._settings, self._context = settings, context
         self._root = settings.sys / "devices" / "system" / "edac" / "mc"
 
     def collect(self) -> Iterable[Sample]:
+        return machine.lend(self._context, "edac", self._settings, self._counts())
+
+    def close(self) -> None:
+        machine.take_back(self._context, "edac")
+
+    def _counts(self) -> Iterator[Sample]:
         for controller in sysfs.entries(self._root, "mc[0-9]*"):
             for kind, name in (("correctable", "ce_count"), ("uncorrectable", "ue_count")):
                 count = sysfs.number(controller / name)
                 if count is not None:
                     yield m.EDAC_ERRORS.sample(count, controller.name, kind)
             yield from _modules(controller)
-
-    def close(self) -> None: ...
 
 
 def _modules(controller: Path) -> Iterator[Sample]:

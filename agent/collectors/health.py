@@ -1,4 +1,4 @@
-"""Verdicts on GPUs and node, from what the gpu and xid collectors already know. Asks no driver."""
+"""Verdicts on GPUs and node, from what other collectors already know. Asks no driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.gpu.inventory import Inventory
 from agent.gpu.node import SHARED as GPU
 from agent.gpu.node import GpuNode, wait_for_backend
 from agent.gpu.view import View
-from agent.health import baseline, document
+from agent.health import baseline, document, machine
 from agent.health.engine import Engine
 from agent.health.evidence import Minute, Slots
 from agent.health.ledger import SHARED as XID
@@ -82,11 +82,13 @@ class Health:
         minute = Minute(node.client.minute(), self._layouts)
         readings = {str(gpu["uuid"]): (gpu, found) for gpu, found in view.readings()}
         facts = list(_facts(view, node.inventory, readings, minute)) if node.inventory else []
-        self._settle(facts)
+        lent = machine.lent_by(self._context)
+        self._settle([*facts, machine.facts(lent)])
         inventory = self._inventory(view, readings)
         signed, problem = self._baseline(node)
         differences = None if signed is None else list(baseline.compare(signed.inventory, inventory))
         about_node = list(_judge_node(view, node, news, differences if view.fresh else None))
+        about_node += machine.judge(lent, self._engine.marks(""), time.monotonic())
         events, kernel = (news.events, news.trouble) if news else ((), ())
         verdicts = self._engine.judge(facts, about_node, events, minute, now, kernel)
         content = partial(

@@ -17,6 +17,7 @@ from agent.base.catalogue import Sample
 from agent.base.catalogue import hardware as m
 from agent.base.collector import Context, Settings, register
 from agent.base.config import Duration
+from agent.health import machine
 from agent.node import nvme, sysfs
 
 
@@ -32,10 +33,16 @@ class Storage:
     """NVMe health and software RAID."""
 
     def __init__(self, settings: StorageSettings, context: Context) -> None:
-        self._settings = settings
+        self._settings, self._context = settings, context
         self._health: dict[str, Aside[nvme.Health]] = {}
 
     def collect(self) -> Iterable[Sample]:
+        return machine.lend(self._context, "storage", self._settings, self._parts())
+
+    def close(self) -> None:
+        machine.take_back(self._context, "storage")
+
+    def _parts(self) -> Iterator[Sample]:
         drives = list(sysfs.entries(self._settings.sys / "class" / "nvme", "nvme[0-9]*"))
         for drive in drives:
             if drive.name not in self._health:
@@ -50,8 +57,6 @@ class Storage:
             aside = self._health[drive.name]
             if aside.pending is None and aside.last is not None and aside.last.value is not None:
                 yield from _health(drive.name, aside.last.value)
-
-    def close(self) -> None: ...
 
     def _drive(self, drive: Path) -> Iterator[Sample]:
         state = sysfs.text(drive / "state") or ""

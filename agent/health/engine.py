@@ -61,6 +61,10 @@ class Engine:
     def settled(self) -> list[Settled]:
         return list(self._settled.values())
 
+    def marks(self, uuid: str) -> Mapping[str, float]:
+        """Counters as they stood when a GPU (or the node, where `uuid` is empty) was declared healthy."""
+        return self._marks.get(uuid, {})
+
     def settle(self, settled: Iterable[Settled], facts: Mapping[str, Facts]) -> None:
         """Take in what somebody declared healthy: earlier Xids and error counts no longer count.
 
@@ -101,7 +105,7 @@ class Engine:
             by_gpu.setdefault(event.uuid, []).append(event)
         verdicts = list(node)
         for fact in facts:
-            marked = replace(fact, marks=self._marks.get(fact.uuid, {}))
+            marked = replace(fact, marks=self.marks(fact.uuid))
             verdicts += judge_gpu(marked)
             verdicts.append(self._xids(fact.uuid, fact.gpu, fact.has("remap_pending"), by_gpu, now))
         known = {fact.uuid for fact in facts}

@@ -91,7 +91,9 @@ class Facts:
 HEAT: Final = ("hw_thermal", "hw_slowdown", "sw_thermal")
 BRAKE: Final = ("hw_power_brake",)
 """Throttle reasons that speak against the machine."""
-COUNTERS: Final = ("ecc.uncorrected.volatile",)
+HOST_MEMORY: Final = "host_memory.uncorrectable"
+"""The node's own counter, among its facts."""
+COUNTERS: Final = ("ecc.uncorrected.volatile", HOST_MEMORY)
 """Counters that somebody may declare settled."""
 
 Finding = tuple[State, str, str]

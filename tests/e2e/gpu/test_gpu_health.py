@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.cli import main
+from agent.collectors.storage import Storage, StorageSettings
 from bench.harness.processes import free_port
 
 pytestmark = pytest.mark.e2e
@@ -63,6 +64,28 @@ def test_a_lost_gpu_with_its_evidence(make_node):
     page = node.until(lambda page: state(page, "presence", "1") == 2 and state(page, "xid", "1") == 2)
     again = next(each for each in verdicts(node)["verdicts"] if each["component"] == "presence" and each["gpu"] == "1")
     assert (again["since"], again["evidence"]) == (lost["since"], lost["evidence"])
+
+
+def test_the_machine_around_the_gpus_is_judged_too(make_node):
+    node = make_node(world={"gpus": 1})
+    array = node.folder / "sys" / "block" / "md0" / "md"
+    array.mkdir(parents=True)
+    for name, text in {"array_state": "clean", "level": "raid1", "raid_disks": "2", "degraded": "1"}.items():
+        (array / name).write_text(f"{text}\n")
+    storage = Storage(StorageSettings(sys=node.folder / "sys", dev=node.folder), node.context)
+    node.until_whole(1)
+    list(storage.collect())
+    page = node.until(lambda page: state(page, "raid") == 1)
+    assert page.one("gpuvigil_health_verdict_info", component="raid", action="HARDWARE_INSPECTION") == 1
+    document = verdicts(node)
+    assert (document["state"], document["gpus"][0]["state"]) == ("degraded", "healthy")
+    assert (
+        next(each for each in document["verdicts"] if each["component"] == "raid")["reason"]
+        == "md0 lacks 1 of its disks"
+    )
+    (array / "degraded").write_text("0\n")
+    list(storage.collect())
+    node.until(lambda page: state(page, "raid") == 0)
 
 
 def test_the_drivers_own_verdict(make_node):
