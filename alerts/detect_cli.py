@@ -106,8 +106,9 @@ def _lines(path: str) -> Iterator[str]:
 def _eta(args: argparse.Namespace) -> int:
     from alerts.detect.replay import replay
 
-    if args.plan is not None and not args.plan > 0:
-        raise ConfigError(f"--plan {args.plan:g}: must be above 0")
+    for option, given in (("--plan", args.plan), ("--total-steps", args.total_steps)):
+        if given is not None and not given > 0:
+            raise ConfigError(f"{option} {given:g}: must be above 0")
     moments = replay(
         _lines(args.log),
         plan=args.plan,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from datetime import timezone
 
-from agent.base.trainlog import Progress, open_format, stamps
+from agent.base.trainlog import AUTO, Progress, open_format, stamps, trainer_state
 
 _STEP = ("step", "iteration", "global_step", "iter", "_step", "trainer/global_step")
 _STAMPS = ("timestamp", "unix_time", "wall time", "wall_time", "_timestamp", "time", "datetime", "date")
@@ -27,6 +27,7 @@ def read(lines: Iterable[str], log_format: str = "auto") -> Iterator[Progress]:
 
     A CSV (or its like with `;` or tabs) is known by its header: `step`, a clock (`train_time_ms`, `elapsed`,
     `timestamp`, ...), `total_steps`, `loss`. Clocks that name no zone are taken as UTC: only differences count here.
+    A trainer_state.json is read too; its records have no time.
 
     Args:
         lines: the log; a line may hold carriage returns, as progress bars do.
@@ -39,11 +40,26 @@ def read(lines: Iterable[str], log_format: str = "auto") -> Iterator[Progress]:
     head = next(source, "")
     separator = max(",;\t", key=head.count)
     names = [name.strip(' "').lower() for name in head.strip("\ufeff\r\n").split(separator)]
-    if log_format == "auto" and any(name in names for name in _STEP) and len(names) > 1:
+    if log_format == AUTO and any(name in names for name in _STEP) and len(names) > 1:
         yield from _from_csv(names, separator, source)
         return
-    yield from parser.feed_all([head])
+    document = _document(head, source)
+    try:
+        yield from trainer_state.records("".join(document) if log_format == AUTO else "")
+    except ValueError:  # the settings with which many a log begins, or its first line
+        yield from parser.feed_all(document)
     yield from parser.feed_all(source)
+
+
+def _document(head: str, lines: Iterator[str]) -> list[str]:
+    """The first line, and those up to its closing brace where it is the opening one of a JSON document."""
+    document = [head]
+    if head.rstrip() == "{":
+        for line in lines:
+            document.append(line)
+            if line.rstrip() == "}":
+                break
+    return document
 
 
 def _from_csv(names: list[str], separator: str, lines: Iterator[str]) -> Iterator[Progress]:

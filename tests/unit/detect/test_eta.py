@@ -298,6 +298,36 @@ def test_a_log_without_time_or_total_cannot_be_told(capsys, tmp_path, text, argu
     assert not records
 
 
+@pytest.mark.parametrize("steps", ["0", "-5"])
+def test_a_total_that_is_none_is_refused(capsys, tmp_path, steps):
+    (tmp_path / "log").write_text("step,elapsed\n1,10\n2,20\n")
+    code, records, err = detect_eta(capsys, tmp_path / "log", "--total-steps", steps)
+    assert code == 2
+    assert f"--total-steps {steps}" in err
+    assert not records
+
+
+@pytest.mark.parametrize("indent", [2, None])
+def test_a_trainer_state_has_steps_but_no_times(capsys, tmp_path, indent):
+    history = [{"epoch": 0.1 * n, "loss": 2.3, "step": 10 * n} for n in range(1, 11)]
+    state = {"global_step": 100, "log_history": history, "max_steps": 100}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state, indent=indent))
+    code, records, err = detect_eta(capsys, tmp_path / "trainer_state.json")
+    assert code == 3
+    assert "neither wall stamps nor a clock" in err
+    assert not records
+
+
+def test_a_log_may_begin_with_its_settings(capsys, tmp_path):
+    settings = json.dumps({"model": "gpt2", "optimizer": {"lr": 1e-4}}, indent=2) + "\n"
+    rows = "".join(f'{{"step": {n}, "total_steps": 200, "elapsed": {1.5 * n}}}\n' for n in range(1, 201))
+    (tmp_path / "log").write_text(settings + rows)
+    code, records, _ = detect_eta(capsys, tmp_path / "log")
+    assert code == 0
+    assert records[100]["eta_total"] == pytest.approx(300, rel=0.01)
+    assert len(records) == 200
+
+
 def test_a_csv_of_progress_is_a_log_too(capsys, tmp_path):
     rows = "".join(f"{step},200,{step * 1500.0}\n" for step in range(1, 201))
     (tmp_path / "log.csv").write_text("step,total_steps,train_time_ms\n" + rows)
