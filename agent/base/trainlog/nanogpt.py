@@ -1,4 +1,4 @@
-"""nanoGPT (`iter 10: loss 3.1, time 135.1ms, mfu 15.2%`) and its speed runs (`step:10/2160 train_time:515ms ...`).
+"""nanoGPT (`iter 10: loss 3.1, time 135.1ms`) and its speed runs (`step:10/2160 train_time:515ms ...`, or `0.515s`).
 
 The speed runs reset their clock some steps after the start, and print `nan` for the average until then.
 """
@@ -61,13 +61,15 @@ class NanoGpt(Parser):
 
     def _speed_run(self, step: int, total: int, named: dict[str, str]) -> Progress:
         values = Reading(named)
-        milliseconds = values.take("elapsed", named.get("train_time", ""), "ms")
+        clock = named.get("train_time", "")
+        unit, in_a_second = ("ms", 1000) if clock.endswith("ms") else ("s", 1)
+        told = values.take("elapsed", clock, unit)
         elapsed = seconds = None
-        if milliseconds is None:
+        if told is None:
             values.spoil("step_seconds")
             self._clock = None
         else:
-            elapsed = milliseconds / 1000
+            elapsed = told / in_a_second
             if self._clock and step > self._clock[0] and elapsed > self._clock[1]:
                 seconds = (elapsed - self._clock[1]) / (step - self._clock[0])
             self._clock = (step, elapsed)

@@ -111,6 +111,15 @@ def test_litgpt_counts_steps_not_micro_batches() -> None:
     assert [(one.step, one.loss, one.validation_loss) for one in records] == [(4, 10.967, None), (8, 9.967, 9.123)]
 
 
+def test_a_speed_run_may_tell_seconds() -> None:
+    _, records = read(
+        "step:125/2900 val_loss:4.44701 train_time:474.173s step_avg:3793.38ms",
+        "step:250/2900 val_loss:4.08755 train_time:935.005s step_avg:3740.02ms",
+    )
+    assert [one.elapsed for one in records] == [474.173, 935.005]
+    assert records[1].step_seconds == pytest.approx((935.005 - 474.173) / 125)
+
+
 @pytest.mark.parametrize(
     ("line", "step", "total"),
     [
