@@ -18,18 +18,21 @@ _VALUE = re.compile(r"Train (loss/train/total|wall_clock/total|time/total): *(\S
 class Composer(Parser):
     name = "composer"
     summary = "MosaicML Composer console"
-    claims = re.compile(r"^[^\[]{0,40}(?:\[epoch=\d+(?:/\d+)?\])?\[batch=\d+/\d+\]|" + _VALUE.pattern)
+    claims = re.compile(r"^[^\[]{0,40}(?:\[epoch=\S+\])?\[batch=\S+\]|" + _VALUE.pattern)
     resumes = re.compile(r"Loading checkpoint from|Loaded checkpoint")
 
     _step: int | None = None
     _total: int | None = None
 
     def ignores(self, line: str) -> bool:
-        """Values before the first step."""
-        return self._step is None and not _BATCH.search(line)
+        """Values before the first step, or behind a damaged one."""
+        return self._step is None and "[batch=" not in line
 
     def parse(self, line: str) -> Progress | None:
         found = _BATCH.search(line)
+        if "[batch=" in line and (not found or ("[epoch=" in line and not found[1])):
+            self._step = None
+            return None
         if found:
             epoch, epochs, batch, batches, line = found.groups()
             self._step, self._total = int(batch), int(batches)

@@ -317,6 +317,14 @@ def test_one_spoilt_number_gives_no_new_value_or_is_counted(case: tuple[str, str
     assert parser.unparsed == 1 or record is None or given == [getattr(whole, name) for name in NAMES]
 
 
+@pytest.mark.parametrize("head", ["[batch=1x0/100]:", "[epoch=1][batch=10/1#0]:", "[epoch=x/3][batch=10/100]:"])
+def test_values_behind_a_spoilt_step_of_composer_have_none(head: str) -> None:
+    parser = open_format("composer")
+    assert parser.feed("[batch=9/100]:") is not None
+    assert [parser.feed(line) for line in (head, " Train time/total: 0.01")] == [None, None]
+    assert parser.unparsed == 1
+
+
 def test_a_megatron_line_with_single_spaces_and_the_loss_first_is_read() -> None:
     parser = open_format("megatron")
     record = parser.feed("iteration 120/ 1000 | lm loss: 1.0E+01 | grad norm: 0.5 |")
