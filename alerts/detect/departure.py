@@ -28,7 +28,9 @@ POINT, JUMP, SOME, MANY = range(4)
 VIEWS = 4
 TINY = 1e-18
 RELATIVE = 0.02
-"""Least edge as a share of the expectation: no anomaly is smaller."""
+"""Least edge as a share of the expectation: no anomaly is smaller, unless it is `OFFSET` times what noise allows."""
+OFFSET = 3.0
+"""Times eight deviations, as a rule, beyond which a departure counts however small it is beside the level."""
 KEPT = 14
 FEW = 5
 """Blocks without which the peaks are widened by up to `DOUBT`."""
@@ -164,7 +166,7 @@ class Departure:
         views = np.empty((2, VIEWS, len(row)))
         views[0, POINT], views[0, JUMP], views[0, SOME:] = off, jump, means
         np.negative(views[0], out=views[1])
-        edges = np.maximum(self.edges, RELATIVE * np.abs(yhat) + TINY)
+        edges = np.maximum(self.edges, self.least(yhat))
         score = np.fmax.reduce(views / edges, axis=1)
         score[:, np.isnan(off)] = np.nan
         side = self.side
@@ -179,6 +181,14 @@ class Departure:
         score[0] = np.where(side > 0, np.maximum(score[0], held), score[0])
         score[1] = np.where(side < 0, np.maximum(score[1], held), score[1])
         return Look(off, views, edges, means, score, away, lasts)
+
+    def least(self, yhat: Array) -> Array:
+        """Least edges (..., N) at these expectations (..., N): a share of them, or some deviations if less.
+
+        Where most values are alike no deviation is known, and the share stands.
+        """
+        most = np.where(self.flat | ~(self.noise > 0), np.inf, OFFSET * self.sense.width * self.noise)
+        return np.minimum(RELATIVE * np.abs(yhat), most) + TINY
 
     def _moved(self, off: Array) -> Array:
         """The running means with one more residual, which is cut so that one alone moves them little."""

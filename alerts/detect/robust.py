@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array, Bands, Direction, Floors
-from alerts.detect.departure import RELATIVE, Departure, Look, Sense
+from alerts.detect.departure import Departure, Look, Sense
 from alerts.detect.model import Options
 from alerts.detect.rings import Cells, Ring, middle
 
@@ -132,7 +132,7 @@ class RobustState:
     def _bands(self, yhat: Array, scale: Array, warm: npt.NDArray[np.bool_]) -> Bands:
         up, down = self.departure.edges[:, 0]
         shown = np.where((up == up) & warm, yhat, np.nan)
-        least = RELATIVE * np.abs(shown)
+        least = self.departure.least(shown)
         return Bands(shown, shown - np.maximum(down * scale, least), shown + np.maximum(up * scale, least))
 
     def _warm(self, time: float | Array) -> npt.NDArray[np.bool_]:

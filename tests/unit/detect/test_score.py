@@ -112,6 +112,15 @@ def test_any_step_is_scored_once_it_is_warm(step):
     assert np.mean(scores[310:500] > 1) < 0.02
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e9])
+def test_beside_a_large_offset_what_is_far_from_usual_is_still_seen(offset):
+    values = offset + np.random.default_rng(18).normal(size=2000)
+    values[1500:1520] += 60
+    flagged = score_series(1_530_000_000.0 + 300.0 * np.arange(2000), values, How("robust")).scores > 1
+    assert flagged[1500:1520].all()
+    assert not flagged[:1500].any()
+
+
 def test_an_anomaly_is_flagged_until_it_ends_and_a_moderate_one_is_seen_by_its_lasting():
     rng = np.random.default_rng(8)
     values = 100 + rng.normal(size=(1500, 2))
