@@ -34,7 +34,7 @@ IB_CONGESTION = Metric(
     labels=(*PORT, "kind"),
 )
 IB_SATURATED = Metric(
-    "gpuvigil_node_infiniband_counter_saturated",
+    "gpuvigil_node_infiniband_saturated",
     "gauge",
     "1 for a counter that stands at its top and counts no more until it is reset; its own series is left out.",
     labels=(*PORT, "kind"),
