@@ -6,6 +6,7 @@ import ctypes
 import gc
 from typing import Final
 
+M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
 """From the GNU C library's malloc.h."""
@@ -23,6 +24,7 @@ def few_heaps() -> None:
     if tune is not None:
         tune(M_ARENA_MAX, 1)
         tune(M_MMAP_THRESHOLD, 1 << 20)
+        tune(M_TRIM_THRESHOLD, 2 << 20)  # else the end of the heap goes and comes with every page that is made
 
 
 def give_back() -> None:
