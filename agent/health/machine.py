@@ -24,10 +24,11 @@ Trouble = tuple[State, str]
 
 
 class Lent(NamedTuple):
-    """What a collector read last: good `until` then, on the monotonic clock."""
+    """What a collector read last: good `until` then, on the monotonic clock; `components` are all it ever told of."""
 
     until: float
     samples: list[Sample]
+    components: frozenset[str]
 
 
 def lend(context: Context, name: str, settings: Settings, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -38,7 +39,9 @@ def lend(context: Context, name: str, settings: Settings, samples: Iterable[Samp
         if sample.metric in _JUDGED:
             kept.append(sample)
         yield sample
-    lent_by(context)[name] = Lent(until, kept)
+    lent, metrics = lent_by(context), {sample.metric for sample in kept}
+    told = {component for component, (own, _) in _COMPONENTS.items() if own & metrics}
+    lent[name] = Lent(until, kept, frozenset(told) | (lent[name].components if name in lent else frozenset()))
 
 
 def take_back(context: Context, name: str) -> None:
@@ -66,13 +69,12 @@ def judge(lent: Mapping[str, Lent], marks: Mapping[str, float], now: float) -> I
         marks: of the counters that were declared settled.
         now: on the monotonic clock.
     """
-    for name, (until, samples) in list(lent.items()):
-        for component, (metrics, find) in _COMPONENTS.items():
+    for name, (until, samples, components) in list(lent.items()):
+        for component in sorted(components):
+            metrics, find = _COMPONENTS[component]
             own = [sample for sample in samples if sample.metric in metrics]
-            if not own:
-                continue
-            if now > until:
-                yield Verdict(component, State.UNKNOWN, f"collector {name} does not tell")
+            if now > until or not own:  # a controller that fell silent takes a leak's series away, not the leak
+                yield Verdict(component, State.UNKNOWN, f"collector {name} no longer tells of it")
                 continue
             found = list(find(own, marks))
             reasons = [reason for _, reason in found[:TOLD_MOST]]

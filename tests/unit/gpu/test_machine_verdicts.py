@@ -126,6 +126,19 @@ def test_what_is_no_longer_told_is_unknown_and_what_is_switched_off_not_judged(n
     assert list(machine.judge(machine.lent_by(node.context), {}, time.monotonic())) == []
 
 
+def test_a_leak_is_not_over_when_its_detector_falls_silent(tmp_path):
+    context = Context(str(tmp_path), str(tmp_path))
+
+    def state(samples):
+        list(machine.lend(context, "chassis", Settings(), samples))
+        (verdict,) = machine.judge(machine.lent_by(context), {}, time.monotonic())
+        return verdict.state
+
+    assert state([m.COOLANT_LEAK.sample(1, "redfish:1", "CDU")]) is State.UNHEALTHY
+    assert state([m.CHASSIS_READ.sample(0, "redfish")]) is State.UNKNOWN
+    assert state([m.COOLANT_LEAK.sample(0, "redfish:1", "CDU")]) is State.HEALTHY
+
+
 def test_settled_errors_of_host_memory_count_again_when_more_come(node):
     engine = Engine("boot")
     node.write({f"{MC}ue_count": "2\n"})
