@@ -250,10 +250,10 @@ class Engine:
 
     def _ask(self) -> Request:
         one = self._settings
-        self._model = self._model or self._ask_model()
+        model = self._model = self._model or self._ask_model()  # the page's thread may forget it meanwhile
         return Request(
             url=one.url + one.completions_path,
-            model=self._model,
+            model=model,
             prompt=one.probe.prompt,
             max_tokens=one.probe.max_tokens,
             timeout=one.probe.timeout,

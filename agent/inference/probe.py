@@ -119,7 +119,7 @@ class Probe:
             self._results[result] += 1
             self._rate = None
             if stream is not None and result == "ok":
-                self._keep(model, stream)
+                self._keep(model or stream.model, stream)
         return result
 
     def _keep(self, model: str, stream: Stream) -> None:

@@ -23,13 +23,14 @@ class Stream:
     """What one stream showed, in seconds since the request.
 
     `tokens` are the times of its chunks, `count` the tokens that the engine says it generated (else the chunks:
-    a chunk is one token, except where an engine holds back half a character).
+    a chunk is one token, except where an engine holds back half a character), `model` the name it answers by, or "".
     """
 
     tokens: tuple[float, ...]
     count: int
     end: float
     finished: bool
+    model: str = ""
 
 
 def events(body: Iterable[bytes]) -> Iterator[str]:
@@ -56,7 +57,7 @@ def read_stream(body: Iterable[bytes], started: float, clock: Callable[[], float
         ValueError: an event that is not JSON or that reports an error.
     """
     tokens: list[float] = []
-    finished, count = False, 0
+    finished, count, model = False, 0, ""
     for event in events(body):
         now = clock() - started
         if event == "[DONE]":
@@ -65,6 +66,8 @@ def read_stream(body: Iterable[bytes], started: float, clock: Callable[[], float
         data: Any = json.loads(event)
         if not isinstance(data, dict) or "error" in data:
             raise ValueError("the stream reports an error")
+        named = data.get("model") or data.get("model_name")  # OpenAI's and Triton's
+        model = named if isinstance(named, str) else model
         if "text_output" in data:  # Triton's stream just ends; one that breaks off is an EOFError
             tokens.append(now)
             finished = True
@@ -79,7 +82,7 @@ def read_stream(body: Iterable[bytes], started: float, clock: Callable[[], float
             if _is_token(choice, bool(ended)):
                 tokens.append(now)
             finished = finished or bool(ended)
-    return Stream(tuple(tokens), count or len(tokens), clock() - started, finished)
+    return Stream(tuple(tokens), count or len(tokens), clock() - started, finished, model)
 
 
 def _is_token(choice: dict[str, Any], ended: bool) -> bool:

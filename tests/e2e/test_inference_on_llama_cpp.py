@@ -65,6 +65,7 @@ def test_an_engine_starts_answers_dies_and_returns(tmp_path: Path) -> None:
             assert of(samples, m.ENGINE_INFO) == {("demo", "llama.cpp", engine["url"]): 1}
             assert of(samples, m.ENGINE_GPU) == {("demo", "3", "GPU-3", "true", str(server.pid)): 1}
             assert 0 < of(samples, m.MODEL_LOAD)["demo",] < 90
+            assert set(of(samples, m.TTFT, "count")) == {("demo", "tiny", "probe")}, "the first probe's, too"
             assert of(samples, m.TTFT, "count")["demo", "tiny", "probe"] >= 5
             assert (
                 of(samples, m.E2E, "sum")["demo", "tiny", "probe"]

@@ -84,6 +84,16 @@ def test_a_good_probe(fake: FakeEngine) -> None:
     assert b'"stream": true' in prompts[0]
 
 
+def test_a_model_that_was_not_known_yet_is_the_one_that_answers(fake: FakeEngine) -> None:
+    """An engine that just came up answers a completion though it would not list its models a moment before."""
+    fake.answers[PATH] = events('{"model": "tiny", ' + token("a")[1:], '{"model": 7, ' + token("b", "stop")[1:], "[DONE]")
+    ask = Request(fake.url + PATH, "", "Hello", 16, 20.0)
+    one = Probe("a", lambda: ask, period=15.0)
+    assert one.once() == "ok"
+    assert {s.labels[:3] for s in one.samples() if s.metric is m.TTFT} == {("a", "tiny", "probe")}
+    assert {s.labels for s in one.samples() if s.metric is m.PROBE_TOKENS_RATE} == {("a", "tiny")}
+
+
 def delta(content: str, finish: str | None = None) -> str:
     return f'{{"choices": [{{"delta": {{{content}}}, "finish_reason": {json.dumps(finish)}}}]}}'
 
@@ -116,6 +126,7 @@ def test_triton_is_asked_by_its_generate_extension(fake: FakeEngine) -> None:
     one = Probe("a", lambda: ask, 15.0)
     assert one.once() == "ok"
     assert counts(one) == {m.TTFT.stem: 1, m.INTER_TOKEN.stem: 1, m.E2E.stem: 1}
+    assert {s.labels[1] for s in one.samples() if s.metric is m.TTFT} == {"ensemble"}
     assert json.loads(fake.seen[0][2])["text_input"] == "[1] Hello"
     fake.answers[path] = events(json.dumps({"error": "no such model"}))
     assert one.once() == "error"
