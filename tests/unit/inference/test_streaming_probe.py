@@ -86,7 +86,9 @@ def test_a_good_probe(fake: FakeEngine) -> None:
 
 def test_a_model_that_was_not_known_yet_is_the_one_that_answers(fake: FakeEngine) -> None:
     """An engine that just came up answers a completion though it would not list its models a moment before."""
-    fake.answers[PATH] = events('{"model": "tiny", ' + token("a")[1:], '{"model": 7, ' + token("b", "stop")[1:], "[DONE]")
+    fake.answers[PATH] = events(
+        '{"model": "tiny", ' + token("a")[1:], '{"model": 7, ' + token("b", "stop")[1:], "[DONE]"
+    )
     ask = Request(fake.url + PATH, "", "Hello", 16, 20.0)
     one = Probe("a", lambda: ask, period=15.0)
     assert one.once() == "ok"
