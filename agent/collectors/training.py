@@ -7,8 +7,9 @@ A job whose log is not there has no series but `log_readable 0`. When a run has 
 from __future__ import annotations
 
 import errno
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from agent.base.aside import Aside, wait_all
@@ -124,9 +125,7 @@ def samples(job: Job, now: float) -> Iterator[Sample]:
         train.INTERVAL: run.interval,
         **{metric: run.values.get(name) for name, metric in _FACTS.items()},
     }
-    for metric, value in facts.items():
-        if value is not None:
-            yield metric.sample(value, job_id)
+    yield from _finite(facts, job_id)
     if run.on_pace(now):
         yield from _pace(job)
 
@@ -140,12 +139,17 @@ def _pace(job: Job) -> Iterator[Sample]:
         train.MFU: mfu(job, tokens),
         train.COMMUNICATION: values.get("communication_ratio"),
     }
-    for metric, value in paces.items():
-        if value is not None:
-            yield metric.sample(value, job_id)
+    yield from _finite(paces, job_id)
     if len(job.run.ranks) > 1:
         for rank, seconds in sorted(job.run.ranks.items()):
-            yield train.RANK_STEP_SECONDS.sample(seconds, job_id, str(rank))
+            yield from _finite({train.RANK_STEP_SECONDS: seconds}, job_id, str(rank))
+
+
+def _finite(values: Mapping[Metric, float | None], *labels: str) -> Iterator[Sample]:
+    """What is known: a job whose loss is lost writes `nan` for much else, too."""
+    for metric, value in values.items():
+        if value is not None and math.isfinite(value):
+            yield metric.sample(value, *labels)
 
 
 def tokens_per_second(job: Job) -> float | None:

@@ -95,7 +95,7 @@ class Run:
     def take(self, record: Progress, at: float | None) -> None:
         """Take in a record. `at` is when it was written, None if that is not known (an old log without clocks)."""
         self._take_rank(record, at)
-        self.nonfinite += record.nonfinite
+        self.nonfinite += max(record.nonfinite, record.loss is not None and not record.loss_is_finite)
         if self._rank is not None and record.rank is not None and record.rank != self._rank:
             return
         if record.step is not None:

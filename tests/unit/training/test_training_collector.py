@@ -156,6 +156,25 @@ def test_nan_loss_is_absent_and_counted(bench: Bench) -> None:
     assert seen["loss_nonfinite_total"] == 1
 
 
+@pytest.mark.parametrize("norm", ["nan", "NaN", "inf", "-inf"])
+def test_a_fact_that_is_not_finite_is_absent_and_costs_nothing_else(bench: Bench, norm: str) -> None:
+    """The norm of the gradients is lost before the loss is; a NaN on the page would be dropped as the agent's fault."""
+    bench.write(megatron(7, bench.now - 2))
+    assert bench.page()["grad_norm"] == 1.25
+    bench.write(megatron(8, bench.now).replace("grad norm: 1.250", f"grad norm: {norm}"))
+    seen = bench.page()
+    assert "grad_norm" not in seen
+    assert (seen["step"], seen["loss"], seen["learning_rate"], seen["loss_nonfinite_total"]) == (8, 2.5, 1e-4, 0)
+
+
+def test_a_pace_that_is_not_finite_is_absent(bench: Bench) -> None:
+    line = {"step": 5, "tokens_per_second": float("inf"), "step_seconds": float("nan"), "time": bench.now}
+    bench.write(json.dumps(line) + "\n")
+    seen = bench.page()
+    assert seen["step"] == 5
+    assert {"tokens_per_second", "step_seconds", "mfu_ratio"}.isdisjoint(seen)
+
+
 def test_a_log_in_another_zone_is_set_right(bench: Bench) -> None:
     """A container that writes UTC on a node that does not: the file's own time shows it."""
     bench.write(*(megatron(step, bench.now - 7200 - 20 + 10 * step) for step in (1, 2)))
@@ -269,6 +288,25 @@ def test_trainer_state_is_followed(tmp_path: Path) -> None:
     assert seen["step"] == 20
     assert seen["step_seconds"] == pytest.approx(10.0)
     assert seen["loss"] == pytest.approx(2.8)
+
+
+def test_lost_losses_of_a_trainer_state_are_counted_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    state = tmp_path / "trainer_state.json"
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(state)}]})
+
+    def look(*losses: float) -> Page:
+        history = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+        state.write_text(json.dumps({"global_step": len(losses), "max_steps": 100, "log_history": history}))
+        collector = Training(settings, Context(str(tmp_path), str(tmp_path)), clock=lambda: bench.now)
+        try:
+            return page(collector.collect())
+        finally:
+            collector.close()
+
+    seen = look(2.5, float("nan"))
+    assert (seen["loss_nonfinite_total"], "loss" in seen) == (1, False)
+    assert look(2.5, float("nan"), float("-inf"))["loss_nonfinite_total"] == 2  # by another agent, which goes on
 
 
 def test_a_real_cancelled_run(bench: Bench) -> None:
