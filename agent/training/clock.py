@@ -5,6 +5,13 @@ from __future__ import annotations
 _HALF_HOUR = 1800.0
 _FURTHEST = 15 * 3600.0
 _SLACK = 120.0
+_AHEAD = 120.0
+"""Seconds by which a clock may be ahead of ours."""
+
+
+def believed(at: float | None, now: float) -> float | None:
+    """`at` in Unix seconds; None if there is none or it cannot be: no number, before 1970, later than now."""
+    return at if at is not None and 0 <= at <= now + _AHEAD else None
 
 
 class LogClock:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.base.trainlog import Progress, trainer_state
 from agent.base.trainlog.events import DamagedFrame, EventReader
+from agent.training.clock import believed
 from agent.training.run import Run
 from agent.training.tail import LIMIT, newest, opened
 
@@ -72,10 +73,7 @@ class StateFileSource:
 
 
 class EventsSource:
-    """TensorBoard event files; a run that resumes writes a file of its own beside the old one.
-
-    What is read is not kept over a restart of the agent: the file, which has its own clock, is read again.
-    """
+    """TensorBoard event files; a run that resumes writes a file of its own beside the old one."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -95,12 +93,12 @@ class EventsSource:
             for _ in range(_PIECES):
                 data = os.pread(descriptor, LIMIT, self._offset)
                 self._offset += len(data)
-                self._take(run, data)
+                self._take(run, data, now)
                 if len(data) < LIMIT:
                     break
         run.settle(min(status.st_mtime, now))
 
-    def _take(self, run: Run, data: bytes) -> None:
+    def _take(self, run: Run, data: bytes, now: float) -> None:
         if self._reader is None:
             return
         try:
@@ -113,10 +111,29 @@ class EventsSource:
             self._reader = None  # the framing is lost until there is another file
             return
         for record in records:
-            run.take(record, record.time)
+            run.take(record, believed(record.time, now))
 
     def state(self) -> dict[str, Any]:
-        return {}
+        """The cursor, at the end of a frame; none where the framing is lost or a frame is being passed over."""
+        if self._reader is None or self._file is None or self._reader.behind < 0:
+            return {"unparsed": self.unparsed}
+        device, inode = self._file
+        offset = self._offset - self._reader.behind
+        return {
+            "path": str(self._path),
+            "device": device,
+            "inode": inode,
+            "offset": offset,
+            "unparsed": self.unparsed,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        return None
+        """Go on where another life of the agent stopped.
+
+        Raises:
+            ValueError, KeyError, TypeError: not a state of this source.
+        """
+        self.unparsed = int(state.get("unparsed", 0))
+        if "path" in state:
+            self._path, self._offset = Path(state["path"]), int(state["offset"])
+            self._file, self._reader = (int(state["device"]), int(state["inode"])), EventReader()

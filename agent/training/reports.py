@@ -25,6 +25,7 @@ import h11
 from agent.base.trainlog import Progress
 from agent.base.trainlog.jsonlines import record
 from agent.base.trainlog.text import parse_json
+from agent.training.clock import believed
 from agent.training.run import Run
 
 BODY_LIMIT: Final = 64 * 1024
@@ -55,7 +56,8 @@ class ReportSource:
                 self._last_step.clear()
                 run.new_file()
             self._last_step[report.rank] = step
-            run.take(report, report.time if report.time is not None else arrived)
+            at = believed(report.time, arrived)
+            run.take(report, arrived if at is None else at)
         if not self._begun:
             raise FileNotFoundError(errno.ENOENT, "the job has not reported yet")
 

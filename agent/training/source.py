@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from agent.base.trainlog import AUTO, Auto, Parser, Progress, open_format
-from agent.training.clock import LogClock
+from agent.training.clock import LogClock, believed
 from agent.training.run import Run
 from agent.training.tail import Tail, newest
 
@@ -17,8 +17,6 @@ _CHUNKS = 3
 """Pieces of a log read in one turn at most: the work of a turn is bounded."""
 _RECENT_LINES = 10
 """A progress line this near to the end of the log was written when the file was written last."""
-_FUTURE = 120.0
-"""Seconds by which a log's clock may be ahead before the file's modification time is believed instead."""
 
 
 class Source(Protocol):
@@ -91,7 +89,7 @@ class LogSource:
         for record in records:
             at = None if record.time is None else record.time + self._clock.offset
             begun = run.started
-            run.take(record, at if at is None or at <= now + _FUTURE else None)
+            run.take(record, believed(at, now))  # else the file's modification time dates it
             if run.started != begun:
                 self._begun = record.time
 

@@ -8,7 +8,6 @@ where the data has scalars, which is never long.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,8 +62,7 @@ class _Step:
         values: dict[str, Any] = dict(self.values)
         if "batch_size" in values:
             values["batch_size"] = int(values["batch_size"])
-        lost = "loss" in values and not math.isfinite(values["loss"])
-        return Progress(step=self.step, time=self.time, nonfinite=int(lost), **values)
+        return Progress(step=self.step, time=self.time, **values)
 
 
 class EventReader:
@@ -79,6 +77,11 @@ class EventReader:
         self._open: _Step | None = None
         self.damaged = 0
         """Frames with scalars that do not agree with their checksum: left out."""
+
+    @property
+    def behind(self) -> int:
+        """Bytes by which the last frame that is whole ends before what was fed; negative within a frame passed over."""
+        return len(self._rest) - self._skip
 
     def feed(self, data: bytes) -> list[Progress]:
         """The records that `data` completes.

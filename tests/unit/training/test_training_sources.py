@@ -7,6 +7,7 @@ import gc
 import http.client
 import itertools
 import json
+import math
 import os
 import shutil
 import socket
@@ -23,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.base.collector import Context, PartialFailure
-from agent.base.trainlog.events import DamagedFrame, EventReader
+from agent.base.trainlog.events import DamagedFrame, EventReader, _masked_crc32c
 from agent.collectors.training import Training
 from agent.training.settings import TrainingSettings
 
@@ -39,6 +40,15 @@ def page(collector: Training) -> dict[tuple[str, ...], float]:
 
 
 # TensorBoard
+
+
+def scalar(step: int, loss: float, wall_time: float = 1_700_000_000.0) -> bytes:
+    """A frame with one scalar, as TensorBoard's writers lay it out."""
+    value = b"\x0a\x04loss\x15" + struct.pack("<f", loss)
+    summary = b"\x0a" + bytes([len(value)]) + value
+    event = b"\x09" + struct.pack("<d", wall_time) + b"\x10" + bytes([step]) + b"\x2a" + bytes([len(summary)]) + summary
+    length = struct.pack("<Q", len(event))
+    return b"".join(part + struct.pack("<I", _masked_crc32c(part)) for part in (length, event))
 
 
 def test_scalars_of_tensorboardx() -> None:
@@ -124,6 +134,22 @@ def test_event_files_are_followed_into_the_next_one(tmp_path: Path) -> None:
     assert page(collector)["step",] == 5
 
 
+def test_event_files_go_on_over_a_restart_of_the_agent(tmp_path: Path) -> None:
+    """A file read again would count its lost losses again."""
+    log = tmp_path / "events.out.tfevents.1"
+    log.write_bytes(scalar(1, 2.5) + scalar(2, math.nan))
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(log)}]})
+    for _ in range(2):
+        collector = Training(settings, Context(str(tmp_path), str(tmp_path)))
+        seen = page(collector)
+        collector.close()
+        assert (seen["step",], seen["loss_nonfinite_total",], ("loss",) in seen) == (2, 1, False)
+    with log.open("ab") as file:
+        file.write(scalar(3, 1.5))
+    seen = page(Training(settings, Context(str(tmp_path), str(tmp_path))))
+    assert (seen["step",], seen["loss",], seen["loss_nonfinite_total",], seen["restarts_total",]) == (3, 1.5, 1, 0)
+
+
 def test_a_file_whose_framing_is_lost_is_counted(tmp_path: Path) -> None:
     file = tmp_path / "x.tfevents"
     file.write_bytes(b"this is no event file at all")
@@ -186,6 +212,26 @@ def test_a_damaged_value_of_a_report_is_left_out_named_and_counted(reporting: tu
     seen = page(collector)
     assert ("loss",) not in seen
     assert (seen["step",], seen["log_lines_unparsed_total",]) == (11, 1)
+
+
+@pytest.mark.parametrize("loss", ["NaN", "-Infinity", '"nan"', '"inf"'])
+def test_a_lost_loss_of_a_report_is_counted(reporting: tuple[Training, Path], loss: str) -> None:
+    collector, path = reporting
+    post(path, '{"job_id": "j", "step": 10, "loss": 2.5}')
+    post(path, f'{{"job_id": "j", "step": 11, "loss": {loss}, "grad_norm": NaN}}')
+    seen = page(collector)
+    assert {("loss",), ("grad_norm",)}.isdisjoint(seen)
+    assert (seen["loss_nonfinite_total",], seen["log_lines_unparsed_total",]) == (1, 0)
+
+
+@pytest.mark.parametrize("time_given", ["1.9e18", "4102444800", "NaN", "-5e18"])
+def test_a_report_whose_clock_cannot_be_is_dated_by_its_arrival(
+    reporting: tuple[Training, Path], time_given: str
+) -> None:
+    """Nanoseconds, a clock years ahead: believed, the run would be running until then."""
+    collector, path = reporting
+    assert post(path, f'{{"job_id": "j", "step": 10, "time": {time_given}}}')[0] == 200
+    assert page(collector)["last_step_timestamp_seconds",] == pytest.approx(time.time(), abs=30)
 
 
 def test_several_reports_in_one_post(reporting: tuple[Training, Path]) -> None:
