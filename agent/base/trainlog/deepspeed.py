@@ -16,13 +16,15 @@ _REPORT = re.compile(r".*step=(\d+), skipped=\d+, lr=\[([^\]]*)(\]?)", re.A)
 _PIPELINE = re.compile(r".*steps: (\d+) (loss: .*)", re.A)
 _PIPELINE_PAIR = re.compile(r"(loss|iter time \(s\)|samples/sec): +((?!iter\b|samples/)\S*)")
 _TIMES = re.compile(r".*time \(ms\) \| (.*)")
-_TOP_LEVEL = ("forward", "backward", "step")
+_TOP_LEVEL = (("fwd", "forward"), ("bwd", "backward"), ("step",))
+_REDUCE = ("bwd_allreduce", "backward_allreduce")
+"""New and old names; those of a micro-step (`fwd_microstep`) are lines of their own."""
 
 
 class DeepSpeed(Parser):
     name = "deepspeed"
     summary = "DeepSpeed throughput timer and step report"
-    claims = re.compile(r"SamplesPerSec=|\bstep=\d+, skipped=|\bsteps: \d+ loss: |\brank=\d+ time \(ms\) \| forward: ")
+    claims = re.compile(r"SamplesPerSec=|\bstep=\d+, skipped=|\bsteps: \d+ loss: |\btime \(ms\) \| (?:fwd|forward): ")
     heeds = re.compile(r"\]\s+train_batch_size \.{3,}\s*(\d+)")
     resumes = re.compile(r"rank: ?\d+ loading checkpoint|\bloading \d+ zero partition checkpoints", re.I)
 
@@ -93,8 +95,8 @@ class DeepSpeed(Parser):
     @staticmethod
     def _times(rest: str) -> Progress:
         values = Reading(fields(rest))
-        step = [values.number("communication_ratio", key) for key in _TOP_LEVEL]
-        reduce = values.number("communication_ratio", "backward_allreduce")
+        step = [values.number("communication_ratio", *names) for names in _TOP_LEVEL]
+        reduce = values.number("communication_ratio", *_REDUCE)
         total = sum(value for value in step if value is not None)
         if reduce is None or None in step or not total:
             values.spoil("communication_ratio")

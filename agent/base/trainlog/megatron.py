@@ -2,10 +2,12 @@
 
 The line may begin with a date (2024 and later) or not; every field is closed by `|`, so the last part of a
 line that was cut off is not taken for a value. `iteration N/infinity` (reinforcement learning) has no total.
+Until 2020 most values had no colon: `| lm loss 9.7E+00 |`. A loss that is no number is left out of the line.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 from agent.base.trainlog.parser import Parser
@@ -18,8 +20,12 @@ _VALIDATION = re.compile(r".*validation loss at iteration (\d+)(?: on \w+ set)? 
 _TIMERS = re.compile(r"time \(ms\)\s*\|(.*)")
 _TIMER = re.compile(r" +([a-z][\w-]*) \.{2,}:\s*(?:\((.*), (.*)\)|(.*))$")
 """One timer a line, the least and the greatest of all ranks: newer Megatron."""
-_COMMUNICATION = re.compile(r"all-?_?reduce|all-gather|reduce-scatter|grads-sync|params-sync|\brecv\b|\bsend\b")
-_LOSS_KEYS = ("lm loss", "lm-loss", "lm_loss", "loss", "total loss", "sft loss", "grpo loss")
+_COMMUNICATION = re.compile(
+    r"(?!.*_microstep)(?:.*(?:all-?_?reduce|all-gather|reduce-scatter|grads-sync|params-sync|\brecv\b|\bsend\b))"
+)
+_ENTROPIES = ("lm loss", "lm-loss", "lm_loss")
+"""Losses that cannot be negative."""
+_LOSS_KEYS = (*_ENTROPIES, "loss", "total loss", "sft loss", "grpo loss")
 _SLASHED = ("elapsed time per iteration (ms)", "throughput per gpu (tflop/s/gpu)", "tokens per gpu (tokens/s/gpu)")
 """Values behind which some relatives write their average: `13100.0/13240.9`."""
 
@@ -31,7 +37,7 @@ class Megatron(Parser):
         r"elapsed time per iteration"
         r"|(?<!, )\biteration:?\s+\S+\s*/\s*\S+\s*\|\s*(?:[a-z][^|:]*:|$)"
         r"|validation loss at iteration \d"
-        r"|^\s*time \(ms\)\s*\|"
+        r"|(?:^|\])\s*(?:rank=\d+ )?time \(ms\)\s*\|"
         r"|^ +[a-z][\w-]* \.{2,}:",
         re.I,
     )
@@ -41,6 +47,7 @@ class Megatron(Parser):
     _sequence_length: int | None = None
     _world_size: int | None = None
     _step_seconds: float | None = None
+    _has_entropy = False
     _communicating: float | None = 0.0
     """Milliseconds in the timers read since their heading, None once one of them was damaged."""
 
@@ -128,7 +135,7 @@ class Megatron(Parser):
             step=int(header[1]),
             total_steps=int(header[2]) if header[2].isdigit() else None,
             step_seconds=seconds,
-            loss=values.number("loss", *_LOSS_KEYS),
+            loss=self._loss(named, values),
             nonfinite=values.integer("nonfinite", "number of nan iterations") or 0,
             grad_norm=values.number("grad_norm", "grad norm"),
             learning_rate=values.number("learning_rate", "learning rate"),
@@ -142,6 +149,19 @@ class Megatron(Parser):
             sequence_length=length,
             damaged=values.damaged,
         )
+
+    def _loss(self, named: dict[str, str], values: Reading) -> float | None:
+        """The loss; nan where the line must have one and has none: `training_log` writes an average that is >= 0 only.
+
+        Where all iterations since the last line were skipped (the loss scale was too large) there is no loss to write.
+        """
+        if any(key in named for key in _ENTROPIES):
+            self._has_entropy = True
+        elif self._has_entropy and CUT not in values.damaged and not any(key in named for key in _LOSS_KEYS):
+            skipped = values.integer("nonfinite", "number of skipped iterations")
+            if not skipped or values.integer("nonfinite", "number of nan iterations"):
+                return math.nan
+        return values.number("loss", *_LOSS_KEYS)
 
     def _share(self, milliseconds: float | None) -> Progress | None:
         """Communication over the time of the iteration; waiting for a pipeline peer counts: an upper bound."""
@@ -160,6 +180,10 @@ def _closed(rest: str) -> tuple[dict[str, str], bool]:
     closed, _, end = rest.rpartition("|")
     name, colon, _ = end.partition(":")
     named = fields(closed)
+    for part in closed.split("|"):
+        key, _, value = part.strip().rpartition(" ")
+        if ":" not in part and key:
+            named.setdefault(key.lower(), value)
     if colon:
         named[name.strip().lower()] = ""
     for key in _SLASHED:

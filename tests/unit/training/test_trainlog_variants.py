@@ -83,6 +83,47 @@ def test_megatron_tokens_come_from_batch_and_announced_length() -> None:
     assert records[0].consumed_tokens == 160 * 2048
 
 
+def test_megatron_of_2020_has_values_without_a_colon() -> None:
+    line = (
+        " iteration      {}/  320000 | elapsed time per iteration (ms): 512.3 | learning rate 1.500E-06 |"
+        " lm loss {} | loss scale 524288.0 |"
+    )
+    records = read(
+        "megatron",
+        line.format(100, "9.734E+00"),
+        line.format(200, "nan"),
+    )
+    assert (records[0].loss, records[0].learning_rate) == (9.734, 1.5e-6)
+    assert (records[1].step, records[1].nonfinite) == (200, 1)
+    parser = open_format("megatron", timezone.utc)
+    damaged = parser.feed(line.format(300, "9.734E"))
+    assert damaged is not None
+    assert (damaged.step, damaged.loss, damaged.damaged, parser.unparsed) == (300, None, {"loss"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "nan", "lost"), [(0, 0, True), (1, 1, True), (1, 0, False)], ids=["bf16", "fp16", "overflow"]
+)
+def test_megatron_leaves_a_lost_loss_out_of_its_line(skipped: int, nan: int, lost: bool) -> None:
+    """Its average is written if it is >= 0, which nan is not; what was known before would stand for ever."""
+    line = (
+        " [2025-06-01 10:00:2{0}.123456] iteration        {0}/  500000 | elapsed time per iteration (ms): 2451.2 |"
+        " consumed samples:          512 | global batch size:   512 |{1} loss scale: 1.0 | grad norm: 2.345 |"
+        " number of skipped iterations:   {2} | number of nan iterations:   {3} |"
+    )
+    first, second = read("megatron", line.format(1, " lm loss: 1.0E+01 |", 0, 0), line.format(2, "", skipped, nan))
+    assert (first.loss, first.nonfinite) == (10.0, 0)
+    assert second.nonfinite == int(lost)
+    assert (second.loss is not None) is lost
+
+
+def test_megatron_lines_without_a_loss_of_their_own_lose_none() -> None:
+    """A policy's loss may be negative, and is then not written either."""
+    line = " iteration {}/ infinity | elapsed time per iteration (ms): 5.0 |{} number of nan iterations: 0 |"
+    records = read("megatron", line.format(1, " grpo loss: 1.0E-02 |"), line.format(2, ""))
+    assert [(record.loss, record.nonfinite) for record in records] == [(0.01, 0), (None, 0)]
+
+
 def test_megatron_timers_a_line_each() -> None:
     """Of the pair the greater counts: the step waits for the slowest rank."""
     records = read(
@@ -133,6 +174,22 @@ def test_deepspeed_pipeline_and_its_share_of_communication() -> None:
     )
     assert (records[0].step, records[0].loss, records[0].step_seconds) == (10, 9.1234, 0.532)
     assert records[1].communication_ratio == pytest.approx(162.60 / (652.41 + 2164.52 + 1172.13))
+
+
+@pytest.mark.parametrize(
+    "lead", ["[2024-04-04 09:09:53,313] [INFO] [logging.py:96:log_dist] [Rank 0] ", "[Rank 0] ", "rank=0 ", ""]
+)
+def test_deepspeed_share_by_its_newer_names(lead: str) -> None:
+    """Those of a micro-step are not those of the step."""
+    times = (
+        lead + "time (ms) | fwd_microstep: 2.00 | bwd_microstep: 3.00 | bwd_inner_microstep: 1.00 |"
+        " bwd_allreduce_microstep: 2.00 | step_microstep: 1.00",
+        lead + "time (ms) | fwd: 250.00 | bwd: 700.00 | bwd_inner: 500.00 | bwd_allreduce: 200.00 | step: 50.00",
+    )
+    (record,) = read("deepspeed", *times)
+    assert record.communication_ratio == pytest.approx(0.2)
+    iteration = " iteration 10/ 100 | elapsed time per iteration (ms): 1000.0 |"
+    assert read("megatron", iteration, *times)[-1].communication_ratio == pytest.approx(0.2)  # Megatron-DeepSpeed
 
 
 def test_hugging_face_tells_the_training_bar_from_others() -> None:
