@@ -10,10 +10,11 @@ from agent.base.trainlog.text import interval
 
 BAR = re.compile(
     r"(?:\d{1,3}%)?\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+|\?)\s*"
-    r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*), +(?P<rate>[^\]\[]*?)"
-    r"(?P<unit>[a-z]+/s|s/[a-z]+)(?P<rest>[^\]\[]*)\]",
+    r"\[(?P<elapsed>[^<\]\[]*)<(?P<left>[^,\]\[]*)"
+    r"(?:, +(?P<rate>[^\]\[=]*?)(?P<unit>[a-z]+/s|s/[a-z]+)(?P<rest>[^\]\[]*)|(?P<paceless>(?:, *[a-z_][^\]\[]*)?))\]",
     re.A,
 )
+"""NeMo 1 leaves the rate out: what follows the clock are its values."""
 
 
 _LEAD = re.compile(r"(?:.*\s)?(?:\[[^\]]*\]|\([^)]*\))\s*(?=\S)(?!:)")
@@ -63,7 +64,7 @@ def read(line: str) -> Bar | None:
     last = drawn[-1]
     before = line[drawn[-2].end() if len(drawn) > 1 else 0 : last.start()].rstrip()
     values = Reading()
-    rate = values.take("step_seconds", last["rate"]) if last["rate"] != "?" else None
+    rate = values.take("step_seconds", last["rate"]) if last["rate"] not in (None, "?") else None
     seconds = (rate if last["unit"].startswith("s/") else 1 / rate) if rate else None
     elapsed = interval(last["elapsed"])
     if elapsed is None:
@@ -74,6 +75,6 @@ def read(line: str) -> Bar | None:
         total=int(last["total"]) if last["total"] != "?" else None,
         elapsed=elapsed,
         step_seconds=seconds,
-        rest=last["rest"],
+        rest=last["rest"] or last["paceless"] or "",
         damaged=values.damaged,
     )

@@ -2,6 +2,7 @@
 
 NeMo counts from 0: iteration 149/149 is the 150th step of 150. Lightning's bar, which NeMo 1 has, counts the batches of
 an epoch; only NeMo writes the step of the run (`global_step`) beside it, and only then the bar's total is the run's.
+From 1,000 on it is rounded to three digits (`3.41e+4`): the batches tell it exactly, where they agree with it.
 Scripts that write `Epoch 1/3` count epochs from 1 and tell how many there are. The clock of such bars begins anew with
 each epoch: those of the epochs before are added.
 """
@@ -20,6 +21,8 @@ from agent.base.trainlog.text import fields
 
 _ITERATION = re.compile(r".*Training epoch (\d+), iteration (\d+)/(\d+)\s*\|(.*)", re.A)
 _STEP_SECONDS = "train_step_timing in s"
+_ROUNDED = 0.005
+"""The greatest part of a number that is lost where it is rounded to three digits."""
 _EPOCH = re.compile(r"\b(?:Epoch|Episode) \[?(\d+)(?:/(\d+))?\]?:")
 
 
@@ -67,17 +70,19 @@ class NemoBar(Parser):
         epoch = _EPOCH.search(line)
         if bar is None or epoch is None:
             return None
-        values = Reading(
-            {
-                key.strip(" ,").lower(): value.strip()
-                for key, equals, value in (part.partition("=") for part in bar.rest.split(", "))
-                if equals
-            }
-        )
+        named = {
+            key.strip(" ,").lower(): value.strip()
+            for key, equals, value in (part.partition("=") for part in bar.rest.split(", "))
+            if equals
+        }
+        values = Reading(named)
         values.spoil(*bar.damaged)
         counted = values.integer("step", "global_step")
         if "step" in values.damaged:
             return None
+        if counted is not None and "e" in named["global_step"]:
+            batches = self._batches(int(epoch[1]), bar)
+            counted = batches - 1 if abs(batches - 1 - counted) <= _ROUNDED * counted else counted
         if counted is None:
             every = int(epoch[2]) * bar.total if epoch[2] and bar.total else None
             record = _record(values, self._batches(int(epoch[1]) - bool(epoch[2]), bar), every)

@@ -334,3 +334,37 @@ def test_json_lines(line: str, expected: Progress | None) -> None:
 def test_launchers_say_that_a_job_is_over(line: str) -> None:
     records = read("nanogpt", line, "step:3/10 train_time:4ms", line)
     assert [record.ended for record in records] == [False, True], "words before the first step end nothing"
+
+
+def test_nemo1_bars_without_a_rate() -> None:
+    """NeMo's own bar; the first has no value yet."""
+    records = read(
+        "nemo1",
+        "Epoch 0: :   0%|          | 0/300000 [00:00<?]",
+        "Epoch 0: :   0%|          | 5/300000 [02:16<2281:40:05, v_num=0, reduced_train_loss=11.00, global_step=4.000,"
+        " consumed_samples=960.0, train_step_timing in s=10.40, val_loss=11.00]",
+        "Epoch 0: :   0%|          | 10/300000 [03:16<2281:40:05, v_num=0, reduced_train_loss=nan, global_step=9.000,"
+        " consumed_samples=1920.0, train_step_timing in s=10.20, val_loss=11.00]",
+    )
+    assert [(record.step, record.elapsed) for record in records] == [(0, 0.0), (5, 136.0), (10, 196.0)]
+    assert (records[1].total_steps, records[1].step_seconds, records[1].loss) == (300000, 10.4, 11.0)
+    assert records[2].nonfinite == 1
+    assert open_format("auto", timezone.utc).feed("Map:  50%|█████     | 500/1000 [00:01<00:01, 512.3kB/s]") is None
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch", "written", "step", "total"),
+    [
+        (0, 34103, "3.1e+4", 31001, None),  # its bar counts the batches of the validation too
+        (0, 34106, "3.41e+4", 34106, 1100000),
+        (1, 2001, "1.1e+6", 1102001, None),
+        (0, 68206, "3.41e+4", 34101, None),  # two batches a step
+    ],
+)
+def test_nemo1_rounds_its_step(epoch: int, batch: int, written: str, step: int, total: int | None) -> None:
+    (record,) = read(
+        "nemo1",
+        f"Epoch {epoch}:   3%|▎         | {batch}/1100000 [5:28:58<171:22:21,  1.73it/s, loss=2.52, v_num=,"
+        f" reduced_train_loss=2.510, global_step={written}, consumed_samples=2.54e+8]",
+    )
+    assert (record.step, record.total_steps) == (step, total)
