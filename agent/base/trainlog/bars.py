@@ -19,6 +19,8 @@ BAR = re.compile(
 
 _LEAD = re.compile(r"(?:.*\s)?(?:\[[^\]]*\]|\([^)]*\))\s*(?=\S)(?!:)")
 """What a launcher or a logger puts in front of a line."""
+_LAUNCHER = re.compile(r"\d{1,5}|\[(?:rank|default)[ -]?\d+\]|<\w+>|(?:.*\s)?[\w.-]+\[\d+\]", re.A)
+"""The same, where it looks like a title: srun --label, torchrun, mpirun --tag-output, syslog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ def read(line: str) -> Bar | None:
     elapsed = interval(last["elapsed"])
     if elapsed is None:
         values.spoil("elapsed")
+    title = _LEAD.sub("", before).strip(" :") if before.endswith(":") else ""
     return Bar(
-        title=_LEAD.sub("", before).strip(" :") if before.endswith(":") else "",
+        title="" if _LAUNCHER.fullmatch(title) else title,
         step=int(last["step"]),
         total=int(last["total"]) if last["total"] != "?" else None,
         elapsed=elapsed,

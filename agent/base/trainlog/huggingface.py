@@ -3,7 +3,7 @@
 The dictionary has no step and no time, is not JSON, and may hold a bare `nan`. The bar of the training
 is told from those of evaluation and of data preparation by its total: announced by the log, or that of the
 bar between whose drawings losses appear, or the first bar without a title. A bar with a title is the training's if
-that says so, or if it shows a loss.
+that says so, or if it shows a loss; what stands in front of the dictionary as well (a host's name) is no title.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class HuggingFace(Parser):
     _total: int | None = None
     _certain = False
     _bar: bars.Bar | None = None
+    _lead = ""
 
     def heed(self, found: re.Match[str]) -> None:
         self._total, self._certain = integer(found[1]), True
@@ -48,7 +49,12 @@ class HuggingFace(Parser):
         if _dictionary(line):
             return False
         bar = bars.read(line)
-        return bar is not None and not (_may_train(bar) and self._is_training(bar))
+        return bar is not None and not (self._may_train(bar) and self._is_training(bar))
+
+    def _may_train(self, bar: bars.Bar) -> bool:
+        if bar.title in ("", self._lead):
+            return True
+        return not _OTHER.search(bar.title) and bool(_TRAINING.fullmatch(bar.title) or _LOSS.search(bar.rest))
 
     def _is_training(self, bar: bars.Bar) -> bool:
         if self._total is None:
@@ -62,9 +68,11 @@ class HuggingFace(Parser):
     def parse(self, line: str) -> Progress | None:
         bar, dictionary = bars.read(line), _dictionary(line)
         beside_loss = dictionary is not None and not self._certain and "'loss'" in dictionary[0]
-        if bar is not None and _may_train(bar) and (bar.total == self._total or beside_loss):
+        if bar is not None and self._may_train(bar) and (bar.total == self._total or beside_loss):
             self._bar = bar
         if dictionary:
+            if bar is None:
+                self._lead = line[: dictionary.start()].strip(" :")
             named = {key: value.strip() for key, value in _ITEM.findall(_WRAPPED.sub(r"\1", dictionary[0]))}
             cut = not dictionary[1]
             if cut and named:
@@ -118,12 +126,6 @@ class HuggingFace(Parser):
     @staticmethod
     def _finished(last: int, record: Progress) -> bool:
         return last == record.total_steps
-
-
-def _may_train(bar: bars.Bar) -> bool:
-    if not bar.title:
-        return True
-    return not _OTHER.search(bar.title) and bool(_TRAINING.fullmatch(bar.title) or _LOSS.search(bar.rest))
 
 
 def _of_bar(bar: bars.Bar) -> Progress:

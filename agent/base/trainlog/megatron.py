@@ -26,6 +26,8 @@ _COMMUNICATION = re.compile(
 _ENTROPIES = ("lm loss", "lm-loss", "lm_loss")
 """Losses that cannot be negative."""
 _LOSS_KEYS = (*_ENTROPIES, "loss", "total loss", "sft loss", "grpo loss")
+_LAST = "number of nan iterations"
+"""It closes the line: a line that has it is whole."""
 _SLASHED = ("elapsed time per iteration (ms)", "throughput per gpu (tflop/s/gpu)", "tokens per gpu (tokens/s/gpu)")
 """Values behind which some relatives write their average: `13100.0/13240.9`."""
 
@@ -136,7 +138,7 @@ class Megatron(Parser):
             total_steps=int(header[2]) if header[2].isdigit() else None,
             step_seconds=seconds,
             loss=self._loss(named, values),
-            nonfinite=values.integer("nonfinite", "number of nan iterations") or 0,
+            nonfinite=values.integer("nonfinite", _LAST) or 0,
             grad_norm=values.number("grad_norm", "grad norm"),
             learning_rate=values.number("learning_rate", "learning rate"),
             tokens_per_second=rate,
@@ -157,9 +159,9 @@ class Megatron(Parser):
         """
         if any(key in named for key in _ENTROPIES):
             self._has_entropy = True
-        elif self._has_entropy and CUT not in values.damaged and not any(key in named for key in _LOSS_KEYS):
+        elif self._has_entropy and _LAST in named and not any(key in named for key in _LOSS_KEYS):
             skipped = values.integer("nonfinite", "number of skipped iterations")
-            if not skipped or values.integer("nonfinite", "number of nan iterations"):
+            if not skipped or values.integer("nonfinite", _LAST):
                 return math.nan
         return values.number("loss", *_LOSS_KEYS)
 

@@ -20,15 +20,16 @@ from agent.base.trainlog.reading import Reading
 from agent.base.trainlog.text import whole
 
 _LEAD: Final = re.compile(
-    r"\s*(?:\[[^\]]*\]:?|-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
+    r"\s*(?:\[[^\]]*\](?:<\w+>)?:?|<\d+>|\([^()]*\bpid=\d[^()]*\)|^\ufeff|^[\w.-]*\d\s+\||-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
     r"|[DIWEF]\d{4}(?=\s)|[AP]M\b|[A-Z][a-z]{2}(?=\s+\d)|[\w.-]+(?=\s[\w-]+\[\d+\]:)|[\w-]+\[\d+\]:"
-    r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::\d+)?[:\]]?(?=\s))\s*"
+    r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::(?:\w+|<\w+>)){0,2}[:\]]?(?=\s)|[A-Z]{4,8}:[\w.]+:"
+    r"|(?i:(?!epoch|step|iter|val|eval|test)[a-z][\w.-]*\d[\w.-]*(?::\d+)?|stdout|stderr):(?=\s))\s*"
 )
-"""One word of what stands before the values: a clock, a level, a logger, a rank in brackets."""
+"""One word of what stands before the values: a clock, a level, a logger, a rank in brackets, a host."""
 _LEADS: Final = 12
 _NUMBER = r"\[?\s*(?P<step>\d+)(?:\s*/\s*(?P<total>\d+))?\]?(?=[\s,|;:)\]]|$)"
 _FIRST: Final = re.compile(
-    r"(?:epoch\s*[:=]?\s*(?P<bracket>\[)?\s*(?P<epoch>\d+)(?:\s*/\s*(?P<epochs>\d+))?\]?[\s,|;:-]*)?"
+    r"\s*(?:epoch\s*[:=]?\s*(?P<bracket>\[)?\s*(?P<epoch>\d+)(?:\s*/\s*(?P<epochs>\d+))?\]?[\s,|;:-]*)?"
     r"(?:global[_ ]step|train(?:ing)?[_ ]step|completed step|step|iteration|iter(?:\(train\))?)\s*[:=#]?\s*" + _NUMBER,
     re.I | re.A,
 )

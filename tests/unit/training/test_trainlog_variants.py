@@ -368,3 +368,57 @@ def test_nemo1_rounds_its_step(epoch: int, batch: int, written: str, step: int, 
         f" reduced_train_loss=2.510, global_step={written}, consumed_samples=2.54e+8]",
     )
     assert (record.step, record.total_steps) == (step, total)
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        *(
+            "[rank0]:",
+            "[rank0]: ",
+            "[default0]:",
+            " 0: ",
+            "000: ",
+            "[1,0]<stdout>:",
+            "node17: ",
+            "10.0.0.1: ",
+            "worker-1: ",
+        ),
+        *("Jan 02 03:04:05 node17 train[1234]: ", "2026-01-02T03:04:05+01:00 node17 train[1234]: ", "stdout: "),
+        *("(Trainer pid=7, ip=10.0.0.1) ", "2026-01-02T03:04:05.12Z ", "[pod/train-0/pytorch] ", "trainer-0  | "),
+    ],
+)
+def test_what_a_launcher_puts_in_front_is_no_title_of_a_bar(lead: str) -> None:
+    lines = [
+        "Map: 100%|██████████| 30/30 [00:00<00:00, 2345.67it/s]",
+        "{'loss': 1.2, 'grad_norm': 0.5, 'learning_rate': 1e-05, 'epoch': 0.1}",
+        " 10%|█         | 10/100 [00:10<01:30,  1.00s/it]",
+        "{'loss': 1.1, 'grad_norm': 0.5, 'learning_rate': 1e-05, 'epoch': 0.2}",
+        " 20%|██        | 20/100 [00:20<01:20,  1.00s/it]",
+    ]
+    records = read("huggingface", *[lead + line for line in lines])
+    assert [(record.step, record.loss) for record in records] == [(None, 1.2), (10, None), (None, 1.1), (20, None)]
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        *("[1,0]<stdout>:", "<6>", "\ufeff", "\t", "node17: ", "worker-1: ", "gpu17:0: ", "stderr: ", "trainer-0  | "),
+        *("INFO:root:", "INFO:__main__:", "(WorkerDict pid=1234) ", "\x1b[36m(Runner pid=12, ip=10.0.0.1)\x1b[0m "),
+        "2026-01-02 03:04:05 | INFO     | __main__:train:123 - ",
+        "2026-01-02 03:04:05.123 | INFO     | pkg.train:<module>:7 - ",
+    ],
+)
+@pytest.mark.parametrize("line", ["Step {}/100 | loss: 2.31 | lr: 1e-4", "step={} total_steps=100 loss=2.31 lr=1e-4"])
+def test_names_and_values_behind_what_others_put_in_front(lead: str, line: str) -> None:
+    for name in ("pairs", "auto"):
+        records = read(name, *[lead + line.format(step) for step in (10, 20)])
+        assert [(r.step, r.total_steps, r.loss, r.learning_rate) for r in records] == [
+            (10, 100, 2.31, 1e-4),
+            (20, 100, 2.31, 1e-4),
+        ]
+
+
+@pytest.mark.parametrize("lead", ["eval: ", "val1: ", "eval2: ", "(eval) ", "test-1: ", "best so far: "])
+def test_words_that_may_mean_another_step_are_no_lead(lead: str) -> None:
+    assert open_format("pairs", timezone.utc).feed(lead + "step 10 | loss: 2.31") is None
