@@ -45,7 +45,7 @@ class StateFileSource:
         if status.st_size > _STATE_LIMIT:
             raise OSError(errno.EFBIG, f"is larger than {_STATE_LIMIT} bytes", str(path))
         try:
-            records = trainer_state.records(path.read_text(encoding="utf-8", errors="replace"))
+            records = trainer_state.records(path.read_text(encoding="utf-8-sig", errors="replace"))
         except ValueError:
             self.unparsed += 1  # half written: read again when it has changed
             records = []

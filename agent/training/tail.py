@@ -80,7 +80,7 @@ class Tail:
             OSError: as `read`.
         """
         with opened(self.path) as (descriptor, _):
-            return [_text(line) for line in _ENDS.split(os.pread(descriptor, self._head, 0))[:-1]]
+            return [_text(line) for line in _ENDS.split(_plain(os.pread(descriptor, self._head, 0)))[:-1]]
 
     def state(self) -> dict[str, Any]:
         """The cursor, to be kept over a restart of the agent."""
@@ -136,7 +136,7 @@ class Tail:
         data = os.pread(descriptor, min(budget, max(size - self._offset, 0)), self._offset)
         self._offset += len(data)
         self._mark = (self._mark + data)[-_MARK:]
-        return Chunk(self._split(data), fresh, skipped, self._offset >= size, status.st_mtime)
+        return Chunk(self._split(_plain(data)), fresh, skipped, self._offset >= size, status.st_mtime)
 
     def _jump(self, descriptor: int, size: int) -> int:
         """Leave out the middle of a large backlog; the head of a file is always read."""
@@ -195,6 +195,11 @@ def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
         yield descriptor, status
     finally:
         os.close(descriptor)
+
+
+def _plain(data: bytes) -> bytes:
+    """Without NULs: those of UTF-16, and the hole before a writer that goes on at its place in a truncated file."""
+    return data.replace(b"\0", b"")
 
 
 def _text(line: bytes) -> str:

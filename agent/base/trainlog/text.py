@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 def unwrap(line: str) -> Line:
     """Take off what container runtimes put round a line (docker's JSON, Kubernetes' prefix), and colours."""
-    line = line[: 4 * LINE_LIMIT]
+    line = line[: 4 * LINE_LIMIT].removeprefix("\ufeff")
     time: float | None = None
     if line.startswith('{"log":'):
         try:

@@ -98,6 +98,29 @@ def test_a_file_reused_and_grown_beyond_the_cursor_begins_anew(tmp_path: Path) -
     assert chunk.lines == ["other one", "other two"]
 
 
+def test_a_writer_that_goes_on_behind_a_truncation_leaves_a_hole(tmp_path: Path) -> None:
+    """logrotate's copytruncate under a program that did not open its log for appending."""
+    log = tmp_path / "log"
+    with log.open("wb", buffering=0) as writer:
+        writer.write(b"old line\n" * 20_000)
+        tail = Tail(log)
+        while not list(tail.read())[-1].at_end:
+            pass
+        os.truncate(log, 0)
+        writer.write(b"one\ntwo\n")
+    assert log.stat().st_size > LINE
+    chunks = list(tail.read())
+    assert [line for chunk in chunks for line in chunk.lines] == ["one", "two"]
+    assert chunks[0].fresh
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_read_as_far_as_it_is_ascii(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "log").write_text("started\nstep 1\r\nstep 2\r\n", encoding=encoding)
+    (chunk,) = Tail(tmp_path / "log").read()
+    assert chunk.lines[1:] == ["step 1", "step 2"]
+
+
 def test_a_huge_line_is_capped_and_does_not_hurt_the_next(tmp_path: Path) -> None:
     log = tmp_path / "log"
     tail = Tail(log, limit=LINE // 2, head=LINE // 2)

@@ -422,3 +422,15 @@ def test_names_and_values_behind_what_others_put_in_front(lead: str, line: str) 
 @pytest.mark.parametrize("lead", ["eval: ", "val1: ", "eval2: ", "(eval) ", "test-1: ", "best so far: "])
 def test_words_that_may_mean_another_step_are_no_lead(lead: str) -> None:
     assert open_format("pairs", timezone.utc).feed(lead + "step 10 | loss: 2.31") is None
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "mllog", "nanogpt"])
+def test_a_byte_order_mark_is_taken_off(name: str) -> None:
+    lines = {
+        "csv": ["\ufeffstep,loss", "5,2.5"],
+        "json": ['\ufeff{"step": 5, "loss": 2.5}'],
+        "mllog": ['\ufeff:::MLLOG {"key": "train_loss", "value": 2.5, "metadata": {"step_num": 5}}'],
+        "nanogpt": ["\ufeffiter 4: loss 2.5, time 1ms"],
+    }
+    (record,) = read(name, *lines[name])
+    assert (record.step, record.loss) == (5, 2.5)
