@@ -221,9 +221,10 @@ class Track:
         sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._reached, self.total)) ** 2
         sure += (_Z * END * pace * self.schedule.cost(self._reached)) ** 2
         ahead = left / whole
-        one_more = _Z * self._interruptions.one_more(left)
-        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * to_come**2 + one_more**2
-        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * to_come**2 + self._interruptions.last(whole) ** 2
+        fewer, more = self._interruptions.uncertain(left)
+        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * to_come**2 + (_Z * more) ** 2
+        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * to_come**2 + (_Z * fewer) ** 2
+        down += self._interruptions.last(whole) ** 2
         low, high = total - float(np.sqrt(down + sure)), total + float(np.sqrt(up + sure))
         stalled = quiet > max(PAUSE_SECONDS, PAUSE * interval)
         return Eta(total, min(max(low, self.elapsed + quiet), total), high, pace, stall, stalled)
@@ -268,8 +269,11 @@ class Track:
         whole = float(work.sum())
         end = float(at[-1] + work[-1])
         usual = at >= UNUSUAL * self.schedule.work(self.total)
-        if self._blocks and usual.any():  # what the first steps cost (compilation, caches) does not come again
-            self._interruptions.add(((each - smooth) * work)[usual], at[usual], work[usual])
+        excess = (each - smooth) * work
+        usual &= bool(self._blocks)  # what the first steps cost (compilation, caches) does not come again
+        self._interruptions.leave_out(excess[~usual], work[~usual])
+        if usual.any():
+            self._interruptions.add(excess[usual], at[usual], work[usual])
         level = float(smooth @ work) / whole
         block = Block(float(at.mean()), end, self._gained, self._spent, level, level)
         block.stall = self._interruptions.stall

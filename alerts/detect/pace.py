@@ -91,7 +91,7 @@ class Interruptions:
     """What checkpoints, evaluations and hiccups have cost so far."""
 
     work: float = 0.0
-    """Work of the records looked at."""
+    """Work in which they came: all that was made since the last one that is not expected again."""
     regular: list[Regular] = field(default_factory=list)
     _lost: list[tuple[float, float]] = field(default_factory=list)
     """Place and seconds of each."""
@@ -107,6 +107,13 @@ class Interruptions:
             places, seconds = np.array(self._lost).T
             self.regular, self._other = sort_out(places, seconds, 2.0 * float(work.max()))
 
+    def leave_out(self, excess: Array, work: Array) -> None:
+        """Take records whose interruptions do not come again (n): only what was made after the last one counts."""
+        found = np.flatnonzero(excess)
+        if len(found):
+            self.work = 0.0
+        self.work += float(work[found[-1] + 1 if len(found) else 0 :].sum())
+
     @property
     def stall(self) -> float:
         """Seconds per unit of work, on average."""
@@ -115,14 +122,22 @@ class Interruptions:
     def to_come(self, now: float, whole: float) -> float:
         """Seconds expected between `now` and the end."""
         known = sum(each.seconds * each.due(now, whole) for each in self.regular)
-        return known + (float(self._other.sum()) / self.work * (whole - now) if self.work else 0.0)
+        return known + self._irregular(whole - now)
 
-    def one_more(self, left: float) -> float:
-        """Seconds of one more than is due, as far as one is to be expected in the work left."""
-        if not len(self._other):
-            return 0.0
-        expected = left * len(self._other) / self.work
-        return float(np.sqrt(min(expected, 1.0) * np.mean(self._other**2)))
+    def _irregular(self, left: float) -> float:
+        return float(self._other.sum()) / self.work * left if self.work else 0.0
+
+    def uncertain(self, left: float) -> tuple[float, float]:
+        """Seconds by which those that are not regular may take less, or more, than expected: standard deviations.
+
+        They come like a compound Poisson process: how often is known from those seen, and how many will come is chance.
+        There cannot be less than none.
+        """
+        if not self.work:
+            return 0.0, 0.0
+        part = left / self.work
+        spread = float(np.sqrt(np.sum(self._other**2) * part * (1.0 + part)))
+        return min(spread, self._irregular(left)), spread
 
     def last(self, whole: float) -> float:
         """Seconds of what is due on the very last step."""
