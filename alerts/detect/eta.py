@@ -13,6 +13,7 @@ of steps that nobody announced cannot be seen before it comes; after the first t
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ RECENT_SHARE = 0.02
 BLOCK = 12
 BLOCK_SHARE = 0.005
 """Records of a block, or its share of the work if that is more."""
+FINEST = (1 / 4000, 1 / 64)
+"""Records that lie closer than this share of the work, and of what is made of it, count as one."""
 WARM_UP = 0.02
 """Share of the work that the slope leaves out at the beginning."""
 UNUSUAL = 0.05
@@ -102,6 +105,25 @@ class Eta:
     stalled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What the records so far say of those to come; it holds until the next one that counts.
+
+    Attributes:
+        whole: the work it was made for; `usual`: work between records.
+        pace, error: seconds per unit of work now and their standard error; `cost`: mean until the end.
+        low, high: shares by which earlier forecasts were too low, and too high.
+    """
+
+    whole: float
+    usual: float
+    pace: float
+    error: float
+    cost: float
+    low: float
+    high: float
+
+
 @dataclass(slots=True)
 class Track:
     """The records of one run, condensed; feed it in order and ask any time.
@@ -141,6 +163,7 @@ class Track:
     _interruptions: Interruptions = field(default_factory=Interruptions)
     _fresh: int = 0
     """Records since the cost of steps last changed, announced by the run or by the schedule."""
+    _outlook: _Outlook | None = None
 
     def begin(self, time: float, step: float = 0.0) -> None:
         """The run's clock starts at `time`, with `step` steps made; without this it starts at the first record."""
@@ -169,7 +192,7 @@ class Track:
             self._new_phase()
             self.phases += 1
             self.phase_records = 0
-        elif made > 0 and 0 <= spent < self._least():
+        elif made > 0 and (0 <= spent < self._least() or 0 < gained < self._finest()):
             self._clock = max(time, self._clock)
             return  # the interval goes on
         elif made > 0 and gained > 0 and spent >= 0 and not self._is_pause(spent, gained):
@@ -209,27 +232,33 @@ class Track:
         whole = self.schedule.work(self.total)
         left = max(whole - self.schedule.work(self._reached), 0.0)
         if left == 0 and self.records:
-            return Eta(self.elapsed, self.elapsed, self.elapsed, self._pace(whole)[0], 0.0, False)
+            return Eta(self.elapsed, self.elapsed, self.elapsed, self._known(whole).pace, 0.0, False)
         if self.records < SETTLED and not (self.records and self.done >= SETTLED_SHARE):
             return None
-        (pace, error), stall = self._pace(whole), self._interruptions.stall
-        interval = (pace + stall) * self._usual_work()
+        known, lost = self._known(whole), self._interruptions
         quiet = max((now if now is not None else self._clock) - self._clock, 0.0)
-        to_come = left * self._cost(pace, error, whole) + self._interruptions.to_come(whole - left, whole)
+        interval = (known.pace + lost.stall) * known.usual
+        to_come = left * known.cost + lost.to_come(whole - left, whole)
         total = self.elapsed + max(quiet - interval, 0.0) + to_come
-        dearer, cheaper = self._missed()
-        sure = (_Z * error * left) ** 2 + (ANNOUNCED * pace * self.schedule.changes(self._reached, self.total)) ** 2
-        sure += (_Z * END * pace * self.schedule.cost(self._reached)) ** 2
+        announced = self.schedule.changes(self._reached, self.total)
+        sure = (_Z * known.error * left) ** 2 + (ANNOUNCED * known.pace * announced) ** 2
+        sure += (_Z * END * known.pace * self.schedule.cost(self._reached)) ** 2
         ahead = left / whole
-        fewer, more = self._interruptions.uncertain(left)
-        up = ((DEARER * ahead**2 + LEAST) ** 2 + dearer**2) * to_come**2 + (_Z * more) ** 2
-        down = ((CHEAPER * ahead) ** 2 + cheaper**2) * to_come**2 + (_Z * fewer) ** 2
-        down += self._interruptions.last(whole) ** 2
-        low, high = total - float(np.sqrt(down + sure)), total + float(np.sqrt(up + sure))
+        fewer, more = lost.uncertain(left)
+        up = ((DEARER * ahead**2 + LEAST) ** 2 + known.low**2) * to_come**2 + (_Z * more) ** 2
+        down = ((CHEAPER * ahead) ** 2 + known.high**2) * to_come**2 + (_Z * fewer) ** 2 + lost.last(whole) ** 2
+        low, high = total - math.sqrt(down + sure), total + math.sqrt(up + sure)
         stalled = quiet > max(PAUSE_SECONDS, PAUSE * interval)
-        return Eta(total, min(max(low, self.elapsed + quiet), total), high, pace, stall, stalled)
+        return Eta(total, min(max(low, self.elapsed + quiet), total), high, known.pace, lost.stall, stalled)
 
     # --- what the records say -------------------------------------------------------------------------------
+
+    def _known(self, whole: float) -> _Outlook:
+        if self._outlook is None or self._outlook.whole != whole:
+            pace, error = self._pace(whole)
+            cost, (low, high) = self._cost(pace, error, whole), self._missed()
+            self._outlook = _Outlook(whole, self._usual_work(), pace, error, cost, low, high)
+        return self._outlook
 
     def _is_pause(self, spent: float, gained: float) -> bool:
         if spent <= PAUSE_SECONDS or not self._recent:
@@ -244,7 +273,13 @@ class Track:
         done = self.done
         return min(max(COARSE_SHARE * self.elapsed / done if done > 0 else 0.0, COARSE[0]), COARSE[1])
 
+    def _finest(self) -> float:
+        """Work below which records are counted as one."""
+        whole, made = FINEST
+        return min(whole * self.schedule.work(self.total), made * self._gained)
+
     def _take(self, each: float, work: float) -> None:
+        self._outlook = None
         self.records += 1
         self.phase_records += 1
         self._fresh += 1
@@ -257,6 +292,7 @@ class Track:
             self._close()
 
     def _new_phase(self) -> None:
+        self._outlook = None
         self._close()
         self._first = len(self._blocks)
         self._fresh = 0

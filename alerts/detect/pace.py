@@ -6,6 +6,7 @@ ln(work) is fitted since the pace last changed suddenly, and drawn towards 0 by 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,8 +96,11 @@ class Interruptions:
     regular: list[Regular] = field(default_factory=list)
     _lost: list[tuple[float, float]] = field(default_factory=list)
     """Place and seconds of each."""
-    _other: Array = field(default_factory=lambda: np.zeros(0))
-    """Seconds of those that are not regular."""
+    _all: float = 0.0
+    """Seconds of all."""
+    _other: float = 0.0
+    """Seconds of those that are not regular, and their squares."""
+    _squares: float = 0.0
 
     def add(self, excess: Array, at: Array, work: Array) -> None:
         """Take the seconds (n) that records lost, most of them 0; they begin at `at` and hold `work`."""
@@ -105,7 +109,8 @@ class Interruptions:
         self._lost += zip(at[found].tolist(), excess[found].tolist(), strict=True)
         if len(found):
             places, seconds = np.array(self._lost).T
-            self.regular, self._other = sort_out(places, seconds, 2.0 * float(work.max()))
+            self.regular, other = sort_out(places, seconds, 2.0 * float(work.max()))
+            self._all, self._other, self._squares = float(seconds.sum()), float(other.sum()), float(other @ other)
 
     def leave_out(self, excess: Array, work: Array) -> None:
         """Take records whose interruptions do not come again (n): only what was made after the last one counts."""
@@ -117,7 +122,7 @@ class Interruptions:
     @property
     def stall(self) -> float:
         """Seconds per unit of work, on average."""
-        return sum(seconds for _, seconds in self._lost) / self.work if self.work else 0.0
+        return self._all / self.work if self.work else 0.0
 
     def to_come(self, now: float, whole: float) -> float:
         """Seconds expected between `now` and the end."""
@@ -125,7 +130,7 @@ class Interruptions:
         return known + self._irregular(whole - now)
 
     def _irregular(self, left: float) -> float:
-        return float(self._other.sum()) / self.work * left if self.work else 0.0
+        return self._other / self.work * left if self.work else 0.0
 
     def uncertain(self, left: float) -> tuple[float, float]:
         """Seconds by which those that are not regular may take less, or more, than expected: standard deviations.
@@ -136,7 +141,7 @@ class Interruptions:
         if not self.work:
             return 0.0, 0.0
         part = left / self.work
-        spread = float(np.sqrt(np.sum(self._other**2) * part * (1.0 + part)))
+        spread = math.sqrt(self._squares * part * (1.0 + part))
         return min(spread, self._irregular(left)), spread
 
     def last(self, whole: float) -> float:
