@@ -23,7 +23,7 @@ from statistics import NormalDist
 import numpy as np
 
 from alerts.detect.bands import Array
-from alerts.detect.pace import Block, Interruptions, drift, steady, trend
+from alerts.detect.pace import Block, Interruptions, after_last_change, drift, steady, trend
 
 SETTLED = 8
 SETTLED_SHARE = 0.09
@@ -321,17 +321,22 @@ class Track:
 
     def _pace(self, whole: float) -> tuple[float, float]:
         """Seconds per work now, and the standard error of that."""
-        wanted, work, taken = RECENT_SHARE * whole, 0.0, []
+        wanted, work = RECENT_SHARE * whole, 0.0
         # A new phase is judged by its own records as soon as it has a few.
         fresh = self._fresh if self._fresh >= FEW else len(self._recent)
+        taken: list[tuple[float, float]] = []
+        window = 0
         for each, gained in islice(reversed(self._recent), fresh):
             taken.append((each, gained))
+            window += len(taken) <= RECENT or work < wanted
             work += gained
-            if len(taken) >= RECENT and work >= wanted:
+            if len(taken) >= window + RECENT:
                 break
         if not taken:
             return 0.0, 0.0
-        each, weight = np.array(taken).T
+        each, weight = np.array(taken[::-1]).T
+        start = max(after_last_change(each), len(taken) - window)
+        each, weight = each[start:], weight[start:]
         smooth = steady(each)
         return float(np.average(smooth, weights=weight)), float(smooth.std() / np.sqrt(len(smooth)))
 

@@ -7,6 +7,7 @@ ln(work) is fitted since the pace last changed suddenly, and drawn towards 0 by 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,11 @@ DAMPING = 4.0
 """A slope of t standard errors counts by t^2 / (t^2 + DAMPING), and so does what is off the trend with `DRAWING`."""
 DRAWING = 1.0
 MOST_DRIFT = 0.25
+LASTING = 3
+BEFORE = 6
+APART = 4.0
+"""So many records in a row that all lie beyond this many deviations of at least so many before them (and beyond
+`SHIFT`) are a new pace."""
 
 
 @dataclass(slots=True)
@@ -164,6 +170,22 @@ def sort_out(places: Array, seconds: Array, width: float) -> tuple[list[Regular]
         regular.append(Regular(gap, float(seconds[alike].mean()), width))
         places, seconds = places[~alike], seconds[~alike]
     return regular, seconds
+
+
+def after_last_change(each: Array) -> int:
+    """Index in times per work, the oldest first, where a pace begins that all since have kept; 0 if there is none."""
+    least, most = (function.accumulate(each[::-1])[::-1].tolist() for function in (np.minimum, np.maximum))
+    before: list[float] = []
+    for start, one in enumerate(each.tolist()):
+        if start > len(each) - LASTING:
+            break
+        if start >= BEFORE:
+            usual, quarter = before[start // 2], start // 4
+            apart = max(SHIFT * usual, APART * (before[-1 - quarter] - before[quarter]) / 1.349)
+            if least[start] > usual + apart or most[start] < usual - apart:
+                return start
+        insort(before, one)
+    return 0
 
 
 def steady(each: Array) -> Array:
