@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.base.config import parse_duration
 from agent.base.errors import CannotTell, ConfigError, Exit
-from alerts import past_cli
+from alerts import log_lines, past_cli
 
 if TYPE_CHECKING:
     from alerts.detect.bands import Array
@@ -92,25 +93,14 @@ def _schedule(text: str | None) -> Schedule | None:
     return Schedule(tuple(points))
 
 
-def _lines(path: str) -> Iterator[str]:
-    if path == "-":
-        yield from sys.stdin
-        return
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            yield from file
-    except OSError as error:
-        raise CannotTell(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _eta(args: argparse.Namespace) -> int:
     from alerts.detect.replay import replay
 
     for option, given in (("--plan", args.plan), ("--total-steps", args.total_steps)):
-        if given is not None and not given > 0:
-            raise ConfigError(f"{option} {given:g}: must be above 0")
+        if given is not None and not 0 < given < math.inf:
+            raise ConfigError(f"{option} {given:g}: must be a number above 0")
     moments = replay(
-        _lines(args.log),
+        log_lines.read(args.log),
         plan=args.plan,
         total_steps=args.total_steps,
         schedule=_schedule(args.schedule),
@@ -131,7 +121,7 @@ def _loss(args: argparse.Namespace) -> int:
     watch, told = LossWatch(), False
     before: set[Signal] = set()
     step, seen = 0, 0
-    for record in read(_lines(args.log), args.format):
+    for record in read(log_lines.read(args.log), args.format):
         step = record.step if record.step is not None else step
         if record.loss is None and not record.nonfinite:
             continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from statistics import median
 from typing import Literal
 
 Clock = Literal["time", "time_of_day", "elapsed", "step_seconds"]
@@ -12,9 +14,13 @@ CLOCKS: tuple[Clock, ...] = ("time", "time_of_day", "elapsed", "step_seconds")
 
 WALL: tuple[Clock, ...] = ("time", "time_of_day")
 """Those that were not started with the run."""
-HOUR, DAY = 3600.0, 86400.0
+HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 CORRECTED = 60.0
-"""A wall clock that goes back further was changed by whole hours, as summer time ends; else it was corrected."""
+"""A wall clock that goes back further was set, by whole hours where summer time ends; else it was corrected."""
+USUAL = 5.0
+"""So many times the usual seconds between records may lie where the clock was set by whole hours."""
+LATEST = 1e12
+"""Seconds beyond which no clock can be."""
 RESET = 0.5
 """A run's own clock below this share of what it was has been reset; else another rank's is a little behind."""
 
@@ -26,6 +32,8 @@ class Continuous:
         self._clock = clock
         self._last: float | None = None
         self._shift = 0.0
+        self._usual: deque[float] = deque(maxlen=9)
+        """Seconds between the last records."""
         self.step = 0
         """Steps made at the last reading."""
         self.was_reset = False
@@ -43,20 +51,28 @@ class Continuous:
             value = last + value * max(step - self.step, 1)
         value += self._shift
         self.was_reset = self._clock == "elapsed" and value < RESET * last
-        if self._last is not None and value < last and not self.was_reset:
-            value += (shift := self._forwards(last - value))
+        if self._last is not None and not self.was_reset:
+            shift = self._was_set(value - last)
             self._shift += shift
-            value = max(value, last)
+            value = max(value + shift, last)
+            if step > self.step:
+                self._usual.append(value - last)
         self._last, self.step = value, step
         return value
 
-    def _forwards(self, back: float) -> float:
-        """Seconds to add to all readings from now on, as this one is `back` seconds before the last."""
-        if self._clock == "time_of_day" and back > DAY / 2:
+    def _was_set(self, passed: float) -> float:
+        """Seconds to add to all readings from now on, as this one is `passed` seconds after the last.
+
+        A clock that was set goes on at the usual distance, unless a change by whole hours explains it. One that leaps
+        by more than a year had not been set before.
+        """
+        usual = median(self._usual) if self._usual else 0.0
+        if self._clock == "time_of_day" and passed < -DAY / 2:
             return DAY
-        if self._clock in WALL and back > CORRECTED:
-            return HOUR * math.ceil(back / HOUR)
-        return 0.0
+        if self._clock not in WALL or -CORRECTED <= passed <= YEAR:
+            return 0.0
+        hours = passed + HOUR * math.ceil(-passed / HOUR)
+        return (hours if passed < 0 and hours <= USUAL * usual else usual) - passed
 
 
 def held_by(first: Sequence[tuple[float, int, object]]) -> float:

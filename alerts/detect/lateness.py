@@ -54,6 +54,7 @@ class Lateness:
     _since: float | None = None
     _count: int = 0
     _phases: int = 0
+    _total: float = 0.0
     _pace: float | None = None
     _pace_of: int = 0
     _interrupted: float = 0.0
@@ -67,8 +68,9 @@ class Lateness:
         eta = track.estimate(now)
         if eta is None:
             return Judgement(None, None, None, self.learned)
-        if self.learned and track.phases != self._phases:
-            self.plan, self._late, self._phases = None, False, track.phases  # announced: what was learnt is void
+        if self.learned and (track.phases, track.total) != (self._phases, self._total):
+            self.plan, self._late = None, False  # announced: what was learnt is void
+        self._phases, self._total = track.phases, track.total
         if track.phases != self._pace_of or (self._pace is None and track.phase_records >= LEARN_RECORDS):
             self._pace = eta.pace if track.phase_records >= LEARN_RECORDS else None
             self._pace_of = track.phases

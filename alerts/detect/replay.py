@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from agent.base.errors import CannotTell
 from agent.base.trainlog import Progress
-from alerts.detect.clocks import CLOCKS, WALL, Clock, Continuous, held_by
+from alerts.detect.clocks import CLOCKS, LATEST, WALL, Clock, Continuous, held_by
 from alerts.detect.eta import Schedule, Track
 from alerts.detect.lateness import Judgement, Lateness
 from alerts.detect.records import read
 
 TRIAL = 4
 """Records after which the first steps of a run's own clock are told from those made before it was started."""
+
+BEGINNING = 0.1
+"""Share of its steps within which the first record of a run lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def replay(
             seen += 1
             for run in runs:
                 run.add(each, float(total))
-            run = next((run for run in runs if 2 * run.told >= seen), runs[-1])
+            run = next((run for run in runs if 2 * run.told >= seen), None) or max(runs, key=lambda run: run.told)
             if run.moment is None or (last and run is not last[0] and run.moment.elapsed < last[1]):
                 continue  # another clock became the better one and is behind: time does not go back
             last = run, run.moment.elapsed
@@ -124,12 +127,12 @@ class _Run:
     def add(self, record: Progress, total: float) -> None:
         value, step = getattr(record, self._clock), record.step
         self.moment = None
-        if value is None or step is None:
+        if value is None or step is None or not abs(value) < LATEST:
             return
         self.told += 1
         before = self._continuous.step
         value = self._continuous.read(value, step)
-        if self._continuous.was_reset or self._track is None:
+        if self._continuous.was_reset or self._track is None or self._is_another(step):
             self._begin(total, before if self._continuous.was_reset and step > before else None)
         assert self._track is not None
         self._track.total = total
@@ -143,6 +146,10 @@ class _Run:
             self._track.add(when, made, phase)
         self._first.clear()
         self.moment = Moment(self._track.elapsed, step, self._lateness.judge(self._track))
+
+    def _is_another(self, step: int) -> bool:
+        """Whether a run that has come to its end is followed by one that begins: no restart."""
+        return self._track is not None and self._track.done >= 1.0 and step < BEGINNING * self._track.total
 
     def _begin(self, total: float, made: int | None) -> None:
         """A first record, or the first after the clock was set to 0, with `made` steps if that is known."""

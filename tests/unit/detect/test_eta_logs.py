@@ -229,6 +229,53 @@ def test_litgpts_step_is_the_time_of_its_micro_batches() -> None:
     assert is_steady(follow(lines, 1000), 4000)
 
 
+@pytest.mark.parametrize("back", [613.0, 5 * 86400.0 + 77])
+def test_a_clock_that_was_set_back_goes_on_at_the_usual_distance(back: float) -> None:
+    lines = [stamped(step, 4 * step - back * (step > 500)) for step in range(10, 1001, 10)]
+    found = follow(lines)
+    assert is_steady(found, 3960)
+    assert not any(moment.judgement.alert for moment in found)
+
+
+def test_a_clock_that_was_set_only_after_the_start_does_not_add_the_years() -> None:
+    lines = [stamped(step, 4 * step).replace("2024-05", "1970-01" if step < 100 else "2024-05")
+             for step in range(10, 1001, 10)]  # fmt: skip
+    assert is_steady(follow(lines), 3960)
+
+
+def test_another_run_in_the_same_log_begins_anew() -> None:
+    one = [stamped(step, 4 * step) for step in range(10, 1001, 10)]
+    two = [stamped(step, 6000 + 8 * step) for step in range(10, 1001, 10)]
+    found = list(replay(one + two))
+    assert is_steady(found[:100], 3960)
+    assert is_steady(found[100:], 7920)
+    assert not any(moment.judgement.alert for moment in found)
+
+
+def test_a_run_that_is_made_longer_is_not_late_by_what_was_learnt() -> None:
+    lines = [stamped(step, 4 * step) for step in range(10, 1001, 10)]
+    longer = [line.replace("/1000", "/500") if n < 40 else line for n, line in enumerate(lines)]
+    found = follow(longer)
+    assert is_steady(found[40:], 3960)
+    assert not any(moment.judgement.alert for moment in found)
+    planned = follow(longer, plan=2000)
+    assert planned[-1].judgement.alert == "page"
+
+
+def test_a_clock_that_few_records_carry_is_the_clock_all_the_same() -> None:
+    rows = [f"{step},{4 * step if step % 30 == 0 else ''},1000\n" for step in range(10, 1001, 10)]
+    found = follow(["step,elapsed,total_steps\n", *rows])
+    assert [moment.step for moment in found] == list(range(30, 1000, 30))
+    assert found[-1].judgement.eta is not None
+    assert found[-1].judgement.eta.total == pytest.approx(4000, rel=0.01)
+
+
+def test_a_clock_beyond_all_measure_is_none() -> None:
+    rows = [f"{step},{step}e306,1000\n" for step in range(1, 100)]
+    with pytest.raises(CannotTell, match="nothing to measure time by"):
+        follow(["step,elapsed,total_steps\n", *rows])
+
+
 def test_a_log_that_tells_no_step_of_the_run_is_refused() -> None:
     with pytest.raises(CannotTell, match="no line"):
         follow([f"Epoch 2, step {step}/938 loss: 2.3\n" for step in range(1, 900)])
