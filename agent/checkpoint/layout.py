@@ -11,14 +11,15 @@ from typing import Final
 from agent.checkpoint import manifest
 
 _FOLDERS: Final = (
-    re.compile(r"checkpoint-(\d+)"),  # Hugging Face, our demo
+    re.compile(r"(?:checkpoint|ckpt)[-_](\d+)"),  # Hugging Face, our demo
     re.compile(r"iter_(\d+)"),  # Megatron-LM
     re.compile(r"global_?step[-_]?(\d+)"),  # DeepSpeed, verl
     re.compile(r"step[-_=]?(\d+)(?:-\w+)?"),  # torchtitan
     re.compile(r".*\bstep=(\d+).*"),  # NeMo, Lightning
+    re.compile(r"ep\d+-ba(\d+)"),  # Composer
 )
 _FILES: Final = (
-    re.compile(r".*?\bstep[-_=]?(\d+).*\.(?:ckpt|pt|pth|safetensors|bin)"),
+    re.compile(r".*?(?<![a-z])(?:step|iter)[-_=]?(\d+).*\.(?:ckpt|pt|pth|safetensors|bin)"),
     re.compile(r"(?:checkpoint|ckpt|model)[-_](\d+)\.(?:ckpt|pt|pth|safetensors|bin)"),
 )
 TRACKERS: Final = ("latest_checkpointed_iteration.txt", "latest")
@@ -48,13 +49,19 @@ def candidates(folder: Path) -> list[Candidate]:
             if _UNFINISHED.search(item.name):
                 continue
             path = folder / item.name
+            if item.is_symlink() and _within(path, folder):  # another name of a checkpoint that is counted: `latest`
+                continue
             if item.is_dir():
                 step = _step(item.name, _FOLDERS)
-                if step is not None or manifest.locate(path) or (path / DCP_METADATA).is_file():
+                if step is not None or manifest.locate(path) or os.path.isfile(path / DCP_METADATA):
                     found.append(Candidate(path, step, True))
             elif item.is_file() and (step := _step(item.name, _FILES)) is not None:
                 found.append(Candidate(path, step, False))
     return sorted(found, key=lambda one: (one.step if one.step is not None else -1, one.path.name))
+
+
+def _within(link: Path, folder: Path) -> bool:
+    return os.path.dirname(os.path.realpath(link)) == os.path.realpath(folder)
 
 
 def _step(name: str, patterns: tuple[re.Pattern[str], ...]) -> int | None:

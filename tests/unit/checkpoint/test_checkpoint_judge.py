@@ -91,6 +91,39 @@ def test_unfinished_names_and_strangers_are_no_checkpoints(build: Build, tmp_pat
     assert set(look(root)) == {"checkpoint-100"}
 
 
+def test_another_name_of_a_checkpoint_is_none_of_its_own(build: Build, tmp_path: Path) -> None:
+    """`latest` and `best` as links beside them; a link to another disk is the checkpoint."""
+    root = build(100, at=T0).parent
+    (root / "latest").symlink_to("checkpoint-100")
+    (root / "best").symlink_to(root / "checkpoint-100")
+    elsewhere = build(200, root=tmp_path / "fast", at=T0)
+    (root / "checkpoint-200").symlink_to(elsewhere)
+    found = look(root)
+    assert {name: one.step for name, one in found.items()} == {"checkpoint-100": 100, "checkpoint-200": 200}
+    assert {one.state for one in found.values()} == {State.COMPLETE}
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ckpt_iter_100.pt", 100),
+        ("model_step_200.pt", 200),
+        ("state_step001390.pt", 1390),
+        ("checkpoint_000100", 100),
+        ("ckpt-0001000", 1000),
+        ("ep0-ba250", 250),
+        ("footstep_3.pt", None),
+        ("checkpoint-best", None),
+    ],
+)
+def test_names_that_training_programs_give(tmp_path: Path, name: str, step: int | None) -> None:
+    if name.endswith(".pt"):
+        (tmp_path / name).touch()
+    else:
+        (tmp_path / name).mkdir()
+    assert [one.step for one in look(tmp_path).values()] == ([] if step is None else [step])
+
+
 def test_megatron_by_its_tracker(tmp_path: Path) -> None:
     for step in (1000, 2000):
         shard = tmp_path / f"iter_{step:07d}/mp_rank_00"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.checkpoint.judge import Judge, State, Verdict
+from agent.checkpoint.numbered import gap
 from agent.cli import main
 
 LATER = 1e10
@@ -81,7 +85,7 @@ def hugging_face(root: Path) -> Path:
 
 
 def look(folder: Path) -> Verdict:
-    (one,) = Judge(folder.parent).look(LATER)
+    (one,) = (one for one in Judge(folder.parent).look(LATER) if one.candidate.path == folder)
     return one
 
 
@@ -129,6 +133,103 @@ def test_what_is_missing_or_cut_off_is_named(
     assert Path(file).name in err
     assert harm in err
     assert json.loads(out)["verdict"] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"], "model-00002-of-00003.safetensors"),
+        (["a-00000-of-00002.bin"], "a-00001-of-00002.bin"),
+        ([f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1, 3)],
+         "bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt"),
+        ([f"zero_pp_rank_{d}_mp_rank_0{m}_optim_states.pt" for d, m in ((0, 0), (1, 0), (0, 1))],
+         "zero_pp_rank_1_mp_rank_01_optim_states.pt"),
+        (["mp_rank_00", "mp_rank_01", "mp_rank_03"], "mp_rank_02"),
+        (["mp_rank_00_000", "mp_rank_00_001", "mp_rank_01_000"], "mp_rank_01_001"),
+        (["mp_rank_00_model_states.pt", "mp_rank_02_model_states.pt"], "mp_rank_01_model_states.pt"),
+        ([f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(8, 16)], None),
+        (["mp_rank_00", "mp_rank_00_000", "optimizer.pt", "rng_state_0.pth", "rng_state_2.pth"], None),
+        (["1-00001-of-99999999999.bin", "mp_rank_0"], "1-00002-of-99999999999.bin"),
+        (["mp_rank_0_99999999999", "mp_rank_99999999999999999999999_0"], "mp_rank_0_00000000000"),
+        ([f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(16) if rank != 9],
+         "zero_pp_rank_9_mp_rank_00_optim_states.pt"),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_a_gap_in_the_numbers_is_named(names: list[str], missing: str | None) -> None:
+    """Where each node keeps its own ranks, theirs are all there are."""
+    assert gap(names) == missing
+
+
+@given(
+    st.lists(
+        st.from_regex(
+            r"(bf16_)?(zero_pp_rank_\d{1,30}_)?mp_rank_\d{1,30}(_optim_states\.pt)?|\d+-of-\d+", fullmatch=True
+        )
+    )
+)
+def test_any_numbers_are_borne(names: list[str]) -> None:
+    missing = gap(names)
+    assert missing is None or missing not in names
+
+
+@pytest.mark.parametrize(
+    ("layout", "gone"),
+    [
+        (megatron, "mp_rank_02"),
+        (deepspeed, "zero_pp_rank_2_mp_rank_00_optim_states.pt"),
+        (hugging_face, "model-00002-of-00003.safetensors"),
+    ],
+)
+def test_a_shard_that_is_missing_shows_without_an_index(
+    layout: object, gone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = layout(tmp_path)  # type: ignore[operator]
+    for index in folder.glob("*.index.json"):
+        index.unlink()
+    path = folder / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    assert look(folder).state is State.BAD
+    assert main(["checkpoint", "verify", str(folder)]) == 1
+    assert f"{gone} is missing" in capsys.readouterr().err
+
+
+def test_a_folder_that_bears_a_files_name_is_none(tmp_path: Path) -> None:
+    folder = hugging_face(tmp_path)
+    archive(folder / "last.ckpt/mp_rank_00_model_states.pt")
+    assert look(folder).state is State.COMPLETE
+
+
+def test_a_single_file_shows_its_own_end(tmp_path: Path) -> None:
+    """As Lightning and many scripts write them: there is no other sign, and none is needed."""
+    files = [tmp_path / name for name in ("epoch=1-step=100.ckpt", "state_step000100.pt", "step-100.safetensors")]
+    for file in files[:2]:
+        archive(file)
+    safetensors(files[2])
+    for file in files:
+        assert look(file).state is State.COMPLETE
+        os.truncate(file, file.stat().st_size - 10)
+        assert look(file).state is State.BAD
+    pickled = tmp_path / "old_step_100.pt"
+    pickled.write_bytes(b"\x80\x02 a pickle, whose end does not show")
+    assert look(pickled).state is State.BAD
+
+
+def test_folders_of_lightning_with_deepspeed_and_of_accelerate(tmp_path: Path) -> None:
+    lightning = tmp_path / "epoch=0-step=100.ckpt"
+    archive(lightning / "checkpoint/mp_rank_00_model_states.pt")
+    assert look(lightning).state is State.BAD
+    (lightning / "latest").write_text("checkpoint")
+    assert look(lightning).state is State.COMPLETE
+    accelerate = tmp_path / "step_100"
+    accelerate.mkdir()
+    safetensors(accelerate / "model.safetensors")
+    assert look(accelerate).state is State.BAD
+    archive(accelerate / "random_states_0.pkl")
+    assert look(accelerate).state is State.COMPLETE
 
 
 def test_nemo_says_beside_it_that_it_is_not_finished(tmp_path: Path) -> None:
