@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "verify",
         help="compare a checkpoint with its manifest",
         description="Compare a checkpoint with its manifest: the gate before a resume.",
-        epilog="exit codes: 0 good, 1 corrupt or incomplete (the files are named), 3 there is no manifest and nothing "
-        "shows that is wrong",
+        epilog="exit codes: 0 good, 1 corrupt or incomplete (the files are named), 3 cannot tell: there is no manifest "
+        "and nothing shows that is wrong, or a file may not be read",
     )
     verify.add_argument(
         "path", metavar="PATH", type=Path, help="the checkpoint: a folder, or a file with a sum beside it"
@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "latest",
         help="print the newest checkpoint that is whole",
         description="Print the newest checkpoint whose hashes hold; those that fail are named on the way.",
-        epilog="exit codes: 0 printed, 1 there are checkpoints and none is whole, 3 there are none with a manifest",
+        epilog="exit codes: 0 printed, 1 there are checkpoints and none is whole, 3 there are none that "
+        "can be verified: without a manifest, or without hashes in it",
     )
     latest.add_argument("directory", metavar="DIR", type=Path, help="folder in which the checkpoints lie")
     latest.add_argument("--sizes-only", action="store_true", help="do not read the files: sizes and presence only")
@@ -59,12 +60,21 @@ def _say(text: str) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    try:
+        return _compare(args)
+    except PermissionError as error:
+        raise CannotTell(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def _compare(args: argparse.Namespace) -> int:
     from agent.checkpoint import manifest, shards, verify
     from agent.checkpoint.progress import Progress
 
     path: Path = args.path
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{path}: no such file or folder") from None
     listed = args.manifest or manifest.locate(path)
     if listed is None:
         if fault := shards.fault(path):  # no manifest is needed to see that
@@ -106,7 +116,7 @@ def _verify(args: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - begun, 3),
         "findings": [{"path": one.path, "fault": one.fault, "detail": one.detail} for one in findings],
     }
-    how = "by size" if args.sizes_only else "by hash"
+    how = "by size" if args.sizes_only or len(unhashed) == len(content.entries) else "by hash"
     _answer(args.output, report, f"{path}: good, {len(content.entries)} files, {total} bytes, compared {how}")
     return int(Exit.BAD if findings else Exit.GOOD)
 
@@ -129,13 +139,23 @@ def _latest(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{args.directory}: {error.strerror}") from None
     ledger = Ledger(args.state_dir / "checkpoint") if args.state_dir else None
-    listed = [one for one in verdicts if one.manifest is not None or manifest.locate(one.candidate.path)]
+    for one in verdicts:
+        if one.state is State.UNREADABLE:
+            _say(f"{one.candidate.path}: cannot be read: {one.reason}")
+    known = [one for one in verdicts if one.state is not State.UNREADABLE]
+    listed = [one for one in known if one.manifest is not None or manifest.locate(one.candidate.path)]
     if not listed:
         raise CannotTell(f"{args.directory}: holds no checkpoint with a manifest")
+    corrupt = False
     for one in sorted(listed, key=lambda one: (one.step or 0, one.written), reverse=True):
         path = one.candidate.path
         if one.state is not State.COMPLETE or one.manifest is None:
             _say(f"{path}: {one.state.value}: {one.reason}")
+            corrupt = True
+            continue
+        content = manifest.read(one.manifest)
+        if not args.sizes_only and not content.hashed:
+            _say(f"{path}: its manifest has no hash for some or all of its files: cannot be verified")
             continue
         entry = ledger.of(path, one.manifest) if ledger else None
         if entry is not None and entry.finished is not None:
@@ -143,8 +163,12 @@ def _latest(args: argparse.Namespace) -> int:
         elif args.sizes_only:
             findings, basis = [], "sizes"
         else:
-            with Progress(one.size) as progress:
-                findings = [str(found) for found in verify.verify(manifest.read(one.manifest), progress)]
+            try:
+                with Progress(one.size) as progress:
+                    findings = [str(found) for found in verify.verify(content, progress)]
+            except PermissionError as error:
+                _say(f"{error.filename}: cannot be read: {error.strerror}")
+                continue
             basis = "verified now"
         if not findings:
             if args.output == "json":
@@ -159,8 +183,11 @@ def _latest(args: argparse.Namespace) -> int:
             else:
                 print(path)
             return int(Exit.GOOD)
+        corrupt = True
         for finding in findings:
             _say(f"{path}: {finding}")
+    if not corrupt:
+        raise CannotTell(f"{args.directory}: holds no checkpoint that can be verified")
     _say(f"{args.directory}: no checkpoint is whole")
     return int(Exit.BAD)
 

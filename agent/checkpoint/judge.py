@@ -19,6 +19,8 @@ class State(Enum):
     COMPLETE = "complete"
     WRITING = "writing"
     BAD = "bad"
+    UNREADABLE = "unreadable"
+    """It may not be looked at: nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Judge:
             verdict = self._judge(one, listed, tracked, by_manifest, now)
         except FileNotFoundError:  # rotated away while we looked
             verdict = Verdict(one, State.WRITING, "is being deleted")
+        except PermissionError as error:
+            return Verdict(one, State.UNREADABLE, f"{error.filename}: {error.strerror}")
         if verdict.state is not State.WRITING:
             self._kept[one.path] = (basis, now, verdict)
         return verdict
@@ -139,11 +143,17 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def _refused(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise error
+
+
 def _walk(path: Path) -> _Tree:
     """Times and sizes of the regular files under `path`.
 
     Raises:
         FileNotFoundError: `path` is no longer there.
+        PermissionError: a folder may not be listed.
     """
     status = path.stat()
     if not path.is_dir():
@@ -151,7 +161,7 @@ def _walk(path: Path) -> _Tree:
     changed = status.st_mtime
     times: list[float] = []
     size = 0
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_refused):
         for name in (*names, *folders):
             try:
                 one = os.lstat(os.path.join(folder, name))

@@ -35,10 +35,12 @@ class Entry:
     """What is wrong, a file each; empty and `finished` means good."""
     finished: float | None = None
     """When its verification ended, Unix seconds."""
+    hashed: bool = True
+    """Whether its manifest has a hash for every file: else nothing can be verified."""
 
     @property
     def good(self) -> bool:
-        return self.finished is not None and not self.findings
+        return self.finished is not None and self.hashed and not self.findings
 
     @property
     def bad(self) -> bool:

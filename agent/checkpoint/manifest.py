@@ -8,6 +8,7 @@ rename, so that a checkpoint without one is not finished.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -56,11 +57,11 @@ class Manifest:
 
 def locate(path: Path) -> Path | None:
     """The manifest of a checkpoint, a folder or a single file; None if it has none."""
-    if path.is_dir():
+    if os.path.isdir(path):
         candidates = [path / name for name in (JSON_NAME, *SUMS)]
     else:
         candidates = [path.with_name(path.name + suffix) for suffix in SIDECARS]
-    return next((one for one in candidates if one.is_file()), None)
+    return next((one for one in candidates if os.path.isfile(one)), None)  # False where it may not be looked at
 
 
 def read(file: Path) -> Manifest:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from agent.base.log import OnChange
 from agent.checkpoint import manifest as manifests
 from agent.checkpoint import verify
 from agent.checkpoint.judge import Judge, State, Verdict
@@ -71,6 +72,9 @@ class Verifier:
             if job.verify
         }
         self._saved = monotonic()
+        self._refused: set[str] = set()
+        """Checkpoints with a file that we may not read, in this turn."""
+        self._report = OnChange(_log)
 
     def turn(self) -> int:
         """Verify everything that is complete and not yet verified; returns how many checkpoints were finished.
@@ -79,6 +83,7 @@ class Verifier:
             Stopped: `stop` said so; what was done is kept.
         """
         finished = 0
+        self._refused.clear()
         while (work := self._next()) is not None:
             try:
                 finished += self._verify(work)
@@ -103,7 +108,8 @@ class Verifier:
                 present.add(str(verdict.candidate.path))
                 if verdict.state is State.COMPLETE and verdict.manifest is not None:
                     entry = self._ledger.of(verdict.candidate.path, verdict.manifest)
-                    if entry is None or entry.finished is None:
+                    refused = str(verdict.candidate.path) in self._refused
+                    if not refused and (entry is None or entry.finished is None):
                         found.append(Work(job, verdict, verdict.manifest))
         for path in [path for path in self._ledger.entries if path not in present]:
             if not Path(path).exists():
@@ -124,13 +130,18 @@ class Verifier:
         except (OSError, manifests.ManifestError):
             return False
         entry = self._ledger.of(path, work.manifest) or Entry(job_id, before)
-        entry.step, entry.written = work.verdict.step, work.verdict.written
+        entry.step, entry.written, entry.hashed = work.verdict.step, work.verdict.written, listed.hashed
         self._ledger.entries[str(path)] = entry
         findings: list[str] = []
-        for one in listed.entries:
-            finding = self._file(listed, one, entry)
-            if finding is not None:
-                findings.append(str(finding))
+        try:
+            for one in listed.entries:
+                if (finding := self._file(listed, one, entry)) is not None:
+                    findings.append(str(finding))
+        except PermissionError as error:
+            self._refused.add(str(path))
+            self._report.bad("checkpoint may not be read", job_id=job_id, error=str(error))
+            return False
+        self._report.good("checkpoint is read", job_id=job_id)
         try:
             if stamp(work.manifest) != before:
                 raise FileNotFoundError
@@ -141,6 +152,8 @@ class Verifier:
         if findings:
             self._ledger.failures[job_id] = self._ledger.failures.get(job_id, 0) + 1
             _log.error("checkpoint is corrupt", extra={"job_id": job_id, "path": str(path), "error": findings[0]})
+        elif not listed.hashed:
+            _log.warning("manifest has no hashes: nothing to verify", extra={"job_id": job_id, "path": str(path)})
         else:
             _log.info("checkpoint verified", extra={"job_id": job_id, "path": str(path)})
         return True

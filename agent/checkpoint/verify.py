@@ -59,6 +59,9 @@ def check_hash(manifest: Manifest, entry: Entry, on_piece: Callable[[int], None]
     """Read one file whole and compare its hash; None if it agrees, or if the manifest has none for it.
 
     `on_piece` is called with the number of bytes after each piece; it may sleep to keep a rate.
+
+    Raises:
+        PermissionError: we may not read it, which says nothing of the file.
     """
     if entry.digest is None or entry.algorithm is None:
         return None
@@ -66,6 +69,8 @@ def check_hash(manifest: Manifest, entry: Entry, on_piece: Callable[[int], None]
         digest = hash_file(manifest.root / entry.path, entry.algorithm, on_piece)
     except FileNotFoundError:
         return Finding(entry.path, "missing", "is missing")
+    except PermissionError:
+        raise
     except OSError as error:
         return Finding(entry.path, "unreadable", f"cannot be read: {error.strerror}")
     if digest != entry.digest:
@@ -94,7 +99,11 @@ def hash_file(path: Path, algorithm: str, on_piece: Callable[[int], None] | None
 
 
 def verify(manifest: Manifest, on_piece: Callable[[int], None] | None = None) -> Iterator[Finding]:
-    """Everything that is wrong, file by file: sizes of all first (cheap), then the hashes of those that agree."""
+    """Everything that is wrong, file by file: sizes of all first (cheap), then the hashes of those that agree.
+
+    Raises:
+        PermissionError: as `check_hash`.
+    """
     good = []
     for entry in manifest.entries:
         found = size_of(manifest, entry)

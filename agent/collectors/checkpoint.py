@@ -116,6 +116,9 @@ class Checkpoint:
             if not isinstance(error, FileNotFoundError):  # a job that has not begun has no folder
                 problems.append(f"{folder}: {getattr(error, 'strerror', error)}")
             return None
+        if refused := next((one.reason for one in last.value or () if one.state is State.UNREADABLE), None):
+            problems.append(refused)  # it may be the newest: which one is the last is not known
+            return None
         return last.value
 
     def _samples(

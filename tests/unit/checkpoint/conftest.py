@@ -3,7 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,20 @@ def build(tmp_path: Path) -> Build:
         return folder
 
     return make
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[Path]:  # tmp_path first: it is made with our own rights
+    """A folder for a process with the rights of the agent's own user: to root nothing is unreadable."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
 
 
 def touch(path: Path, at: float) -> None:

@@ -86,6 +86,44 @@ def test_latest_exit_codes(build: Build, tmp_path: Path) -> None:
     assert main(["checkpoint", "latest", str(tmp_path / "none")]) == 2
 
 
+def test_what_may_not_be_read_cannot_be_told(
+    unprivileged: Path, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 would call a sound checkpoint corrupt."""
+    good, shut = build(100, root=unprivileged), build(200, root=unprivileged)
+    (shut / "weights.bin").chmod(0)
+    assert main(["checkpoint", "verify", str(shut)]) == 3
+    assert f"{shut}/weights.bin: cannot be read: Permission denied" in capsys.readouterr().err
+    assert main(["checkpoint", "latest", str(unprivileged)]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(good)
+    assert "weights.bin: cannot be read" in err
+    shut.chmod(0)
+    for path in (shut, shut / "weights.bin"):
+        assert main(["checkpoint", "verify", str(path)]) == 3
+        assert "Permission denied" in capsys.readouterr().err
+    assert main(["checkpoint", "latest", str(unprivileged)]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(good)
+    assert f"{shut}: cannot be read" in err
+    shut.chmod(0o700)
+
+
+def test_without_hashes_sizes_are_compared_and_nothing_is_verified(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build(100)
+    content = json.loads((folder / "manifest.json").read_text())
+    for one in content["files"]:
+        del one["md5"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert main(["checkpoint", "verify", str(folder)]) == 0
+    assert "compared by size" in capsys.readouterr().out
+    assert main(["checkpoint", "latest", str(folder.parent)]) == 3
+    assert "cannot be verified" in capsys.readouterr().err
+    assert main(["checkpoint", "latest", "--sizes-only", str(folder.parent)]) == 0
+
+
 def test_service_verifies_what_comes_and_ends_on_sigterm(build: Build, tmp_path: Path) -> None:
     """The real process: it verifies, keeps its ledger, and `latest` believes it."""
     folder = build(100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -240,6 +241,47 @@ def test_backup_is_as_old_as_its_original(tmp_path: Path, build: Build) -> None:
     assert page["backup_timestamp_seconds",] == T0
     assert page["backup_step",] == 100
     assert page["rpo_seconds", "backup"] == 200
+
+
+def test_a_checkpoint_that_may_not_be_read_is_named_and_nothing_is_claimed(unprivileged: Path, build: Build) -> None:
+    """It may be the newest: an older one would look late."""
+    bench = Bench(unprivileged)
+    build(100, root=bench.root, at=T0)
+    shut = build(200, root=bench.root, at=T0 + 100)
+    (bench.root / "lost+found").mkdir(mode=0)
+    assert bench.page()["last_complete_step",] == 200
+    (shut / "sub").chmod(0)
+    with pytest.raises(PartialFailure, match="checkpoint-200/sub: Permission denied"):
+        bench.page()
+    (shut / "sub").chmod(0o700)
+    assert bench.page()["last_complete_step",] == 200
+
+
+def test_a_file_that_may_not_be_read_is_not_corrupt(unprivileged: Path, build: Build) -> None:
+    bench = Bench(unprivileged)
+    build(100, root=bench.root, at=T0)
+    shut = build(200, root=bench.root, at=T0 + 100) / "weights.bin"
+    shut.chmod(0)
+    verifier = bench.verifier()
+    assert verifier.turn() == 1, "the other one"
+    page = bench.page()
+    assert (page["corrupt",], page["verify_failures_total",], page["last_verified_timestamp_seconds",]) == (0, 0, T0)
+    shut.chmod(0o600)
+    assert verifier.turn() == 1
+    assert bench.page()["last_verified_timestamp_seconds",] == T0 + 100
+
+
+def test_without_hashes_nothing_is_verified(bench: Bench, build: Build) -> None:
+    listed = build(100) / "manifest.json"
+    content = json.loads(listed.read_text())
+    del content["files"][1]["md5"]
+    listed.write_text(json.dumps(content))
+    bench.now = time.time() + 1000
+    bench.verifier().turn()
+    assert bench.verifier().turn() == 0, "it is not tried again"
+    page = bench.page()
+    assert (page["complete",], page["corrupt",]) == (1, 0)
+    assert ("last_verified_timestamp_seconds",) not in page
 
 
 def test_a_folder_that_cannot_be_listed_fails_by_name(tmp_path: Path) -> None:
