@@ -115,7 +115,7 @@ def test_a_driver_that_hangs_while_it_is_initialised(make_node, tmp_path):
 
 
 def test_collecting_never_waits_for_the_driver(make_node):
-    node = make_node(world={"gpus": 2})
+    node = make_node(world={"gpus": 2}, call_deadline="60s")
     node.until_whole(2)
     node.world.set("hang", gpu=0)
     took = []
@@ -125,8 +125,7 @@ def test_collecting_never_waits_for_the_driver(make_node):
         node.page()
         took.append(time.monotonic() - began)
         time.sleep(0.05)
-    took.sort()
-    assert took[len(took) // 2] < 0.25
+    assert max(took) < 15, "it would wait for a minute"
 
 
 def test_no_frozen_value_while_hung(make_node):
