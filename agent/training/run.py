@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field, fields
 from statistics import median
@@ -57,6 +58,8 @@ class Run:
     """The last step of which the time is known, and that time."""
     _undated: bool = False
     _logs_pace: bool = False
+    _gap: int = 0
+    """Steps between the last two records."""
     _shadow: int | None = None
     """A step before the last one that was not said to be a restart."""
     _shadow_since: tuple[int, float] | None = None
@@ -85,7 +88,12 @@ class Run:
         return now - self.last_time if self.last_time is not None else float("inf")
 
     def _patience(self, least: float) -> float:
-        return max(least, 10 * (self.interval or 0.0))
+        """Ten intervals; until there are enough to know it, as the pace and the steps between two records tell it."""
+        usual = self.interval
+        if usual is None:
+            seconds = self.values.get("step_seconds", 0.0)
+            usual = self._gap * seconds if math.isfinite(seconds) else 0.0
+        return max(least, 10 * usual)
 
     def new_file(self) -> None:
         """The next records come from another file, or from a re-used one."""
@@ -130,6 +138,7 @@ class Run:
         self._logs_pace = self._logs_pace or record.step_seconds is not None
         self._tick(record.elapsed)
         if self.step != step:
+            self._gap = max(step - (self.step or 0), 0)
             self.step = step
             self._undated = at is None
             if at is not None:
@@ -209,13 +218,15 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """What outlives a restart of the agent."""
-        return {name: getattr(self, name) for name in _KEPT} | {"values": dict(self.values)}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return kept | {"values": dict(self.values), "intervals": list(self._intervals)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back a `state`.
 
         Raises:
-            KeyError, TypeError: not a state.
+            KeyError, TypeError, ValueError: not a state.
         """
         for name in _KEPT:
             setattr(self, name, state[name])
+        self._intervals.extend(map(float, state.get("intervals", ())))

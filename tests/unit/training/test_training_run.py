@@ -49,6 +49,27 @@ def test_ten_slow_intervals_are_waited_for() -> None:
     assert not run.running(last + 6100)
 
 
+def test_a_sparse_log_is_waited_for_from_its_second_line_on() -> None:
+    """A line each 100 steps of 30 seconds: 50 minutes of silence are usual, and known to be."""
+    run = Run(silence=1800)
+    for step in (100, 200):
+        run.take(Progress(step=step, step_seconds=30.0), T0 + 30 * step)
+    assert run.interval is None
+    last = T0 + 6000
+    assert run.running(last + 29_000)
+    assert run.on_pace(last + 29_000)
+    assert not run.running(last + 31_000)
+
+
+def test_what_is_usual_is_known_after_a_restart_of_the_agent() -> None:
+    run = Run(silence=1800)
+    last = made(run, range(1, 20), pace=3000.0)
+    again = Run(silence=1800)
+    again.restore(run.state())
+    assert again.interval == 3000.0
+    assert again.running(last + 29_000)
+
+
 def test_all_steps_made_is_the_end() -> None:
     run = Run()
     last = made(run, range(990, 1001))
