@@ -102,9 +102,8 @@ def _selected(rule: Rule, series: Iterable[tuple[Labels, float]]) -> Iterator[tu
 
 def _plain(rule: Rule, series: Iterable[tuple[Labels, float]], engine: str, model: str) -> Iterator[Sample]:
     groups: dict[tuple[str, ...], float] = {}
+    broken: set[tuple[str, ...]] = set()
     for labels, value in _selected(rule, series):
-        if not math.isfinite(value):
-            continue
         key: tuple[str, ...] = (engine, _model(labels, model))
         if rule.outcome:
             word = rule.outcome
@@ -114,8 +113,11 @@ def _plain(rule: Rule, series: Iterable[tuple[Labels, float]], engine: str, mode
             groups[key] = value
         else:
             groups[key] = max(groups[key], value) if rule.combine == "max" else groups[key] + value
+        if not math.isfinite(value):
+            broken.add(key)  # a sum without it would be that of another set
     for key, value in groups.items():
-        yield rule.metric.sample(value, *key)
+        if key not in broken:
+            yield rule.metric.sample(value, *key)
 
 
 def _histogram(rule: Rule, page: Page, name: str, engine: str, model: str) -> Iterator[Sample]:
@@ -135,7 +137,7 @@ def _histogram(rule: Rule, page: Page, name: str, engine: str, model: str) -> It
         if len(edges) != 1 or served not in sums or served not in counts:
             continue
         uppers = edges.pop()
-        if not math.isinf(uppers[-1]):
+        if not math.isinf(uppers[-1]) or not math.isfinite(sums[served]):
             continue
         key = (engine, served, NATIVE)
         for upper in uppers:

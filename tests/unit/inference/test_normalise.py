@@ -143,6 +143,16 @@ def test_not_a_number_is_absent() -> None:
     assert not ours(page_of("vllm:kv_cache_usage_perc NaN\n"), "vllm")
 
 
+@pytest.mark.parametrize("values", [("100", "NaN"), ("NaN", "100"), ("1", "+Inf")])
+def test_a_sum_of_which_a_part_is_no_number_is_absent(values: tuple[str, str]) -> None:
+    """The part alone would look like a counter that was reset."""
+    lines = [f'vllm:{{}}{{{{engine="{i}",model_name="m"}}}} {value}\n' for i, value in enumerate(values)]
+    for name in ("generation_tokens_total", "kv_cache_usage_perc"):
+        assert not ours(page_of("".join(line.format(name) for line in lines)), "vllm")
+    buckets = "".join(f"vllm:time_to_first_token_seconds_{part} 1\n" for part in ('bucket{le="+Inf"}', "count"))
+    assert not ours(page_of(buckets + "vllm:time_to_first_token_seconds_sum NaN\n"), "vllm")
+
+
 def test_sglang_ranks_repeat_gauges_and_dp_ranks_add_up() -> None:
     text = "".join(
         f'sglang:num_running_reqs{{dp_rank="{dp}",model_name="a",priority="",tp_rank="{tp}"}} {4 + dp}\n'
