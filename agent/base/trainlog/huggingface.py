@@ -15,12 +15,10 @@ from agent.base.trainlog import bars
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import CUT, Progress
 from agent.base.trainlog.reading import Reading
-from agent.base.trainlog.text import integer, interval
+from agent.base.trainlog.text import integer, interval, scalars
 
 _DICTIONARY = re.compile(r"\{'[^{}]*(\}|$)")
 _ITEM = re.compile(r"'([^']+)':\s*('[^']*'|[^'{}]*?)(?=\s*(?:,\s*'|\}|,?$))")
-_WRAPPED = re.compile(r"\b(?:np\.|numpy\.)?(?:float\d*|tensor)\(([^(),]*)(?:,[^()]*)?\)")
-"""A value as Python shows numpy's and PyTorch's scalars: `np.float64(0.5)`, `tensor(0.5, device='cuda:0')`."""
 
 _TRAINING = re.compile(r"(?:.*\W)?(?:train(?:ing)?(?: progress| steps?)?|steps?)", re.I)
 _OTHER = re.compile(r"epoch|episode|val|eval|test|predict|generat|infer", re.I)
@@ -73,7 +71,7 @@ class HuggingFace(Parser):
         if dictionary:
             if bar is None:
                 self._lead = line[: dictionary.start()].strip(" :")
-            named = {key: value.strip() for key, value in _ITEM.findall(_WRAPPED.sub(r"\1", dictionary[0]))}
+            named = {key: value.strip() for key, value in _ITEM.findall(scalars(dictionary[0]))}
             cut = not dictionary[1]
             if cut and named:
                 named[next(reversed(named))] = ""

@@ -17,20 +17,22 @@ from typing import Any, Final
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import CUT, Progress
 from agent.base.trainlog.reading import Reading
-from agent.base.trainlog.text import whole
+from agent.base.trainlog.text import integer, scalars, whole
 
 _LEAD: Final = re.compile(
-    r"\s*(?:\[[^\]]*\](?:<\w+>)?:?|<\d+>|\([^()]*\bpid=\d[^()]*\)|^[\w.-]*\d\s+\||-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
+    r"\s*(?:\[(?![^\]]*(?i:step|iter|epoch))[^\]]*\](?:<\w+>)?:?|<\d+>|\([^()]*\bpid=\d[^()]*\)|^[\w.-]*\d\s+\||-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
     r"|[DIWEF]\d{4}(?=\s)|[AP]M\b|[A-Z][a-z]{2}(?=\s+\d)|[\w.-]+(?=\s[\w-]+\[\d+\]:)|[\w-]+\[\d+\]:"
     r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::(?:\w+|<\w+>)){0,2}[:\]]?(?=\s)|[A-Z]{4,8}:[\w.]+:"
     r"|(?i:(?!epoch|step|iter|val|eval|test)[a-z][\w.-]*\d[\w.-]*(?::\d+)?|stdout|stderr):(?=\s))\s*"
 )
 """One word of what stands before the values: a clock, a level, a logger, a rank in brackets, a host."""
 _LEADS: Final = 12
-_NUMBER = r"\[?\s*(?P<step>\d+)(?:\s*/\s*(?P<total>\d+))?\]?(?=[\s,|;:)\]]|$)"
+_COUNT = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMBER = rf"\[?\s*(?P<step>{_COUNT})(?:\s*/\s*(?P<total>{_COUNT}))?\]?(?=[\s,|;:)\]]|$)"
 _FIRST: Final = re.compile(
     r"\s*(?:epoch\s*[:=]?\s*(?P<bracket>\[)?\s*(?P<epoch>\d+)(?:\s*/\s*(?P<epochs>\d+))?\]?[\s,|;:-]*)?"
-    r"(?:global[_ ]step|train(?:ing)?[_ ]step|completed step|step|iteration|iter(?:\(train\))?)\s*[:=#]?\s*" + _NUMBER,
+    r"\[?(?:global[_ ]step|train(?:ing)?[_ ]step|completed step|step|iteration|iter(?:\(train\))?)\s*[:=#]?\s*"
+    + _NUMBER,
     re.I | re.A,
 )
 _NAMED: Final = re.compile(
@@ -58,7 +60,7 @@ _STEPS: Final = re.compile(
     r"(?<![a-z_])(?:global_|train_)?(?:step|iteration|iter)(?:\(train\))?\s*[:=#]?\s*\[?\s*\d", re.I
 )
 _ALONE: Final = re.compile(
-    r"\s*(?:(?:global_)?step=(?P<step>\d+)|(?:" + "|".join(_NAMES.values()) + r")=\S*)\s*", re.I | re.A
+    rf"\s*(?:(?:global_)?step=(?P<step>{_COUNT})|(?:" + "|".join(_NAMES.values()) + r")=\S*)\s*", re.I | re.A
 )
 _UNITS: Final = {"mfu": {"%": 0.01}, "step_seconds": {"ms": 0.001, "s": 1.0}}
 
@@ -107,7 +109,7 @@ class Pairs(Parser):
     @staticmethod
     def _alone(line: str, step: str | None) -> Progress:
         if step is not None:
-            return Progress(step=int(step))
+            return Progress(step=integer(step))
         values, told = Reading(), _named(line)
         found: dict[str, Any] = {name: _scaled(values, name, given) for name, given in told.items()}
         if "total_steps" in found:
@@ -116,7 +118,7 @@ class Pairs(Parser):
 
     def _placed(self, found: re.Match[str], announced: int | None) -> tuple[int, int | None]:
         """The step of the run, and its steps in all."""
-        step, total = int(found["step"]), int(found["total"]) if found["total"] else announced
+        step, total = integer(found["step"]) or 0, integer(found["total"]) if found["total"] else announced
         if found.re is _NAMED or not found["epoch"]:
             return step + found[0].lower().startswith("completed"), total
         epoch = int(found["epoch"])
@@ -148,7 +150,7 @@ def _position(line: str) -> re.Match[str] | None:
 def _named(line: str) -> dict[str, str]:
     """The text of each value by its field, in the order of the line; the first of a field counts."""
     found: dict[str, str] = {}
-    for pair in _PAIR.finditer(line):
+    for pair in _PAIR.finditer(scalars(line)):
         found.setdefault(next(name for name in _NAMES if pair[name] is not None), pair["value"])
     return found
 

@@ -18,6 +18,7 @@ _KUBERNETES = re.compile(r"(\d{4}-\d\d-\d\dT\S+) (?:stdout|stderr) [FP] ")
 _NUMBER = re.compile(
     r"[-+]?(?:(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)", re.I | re.A
 )
+_SCALAR = re.compile(r"\b(?:np\.|numpy\.)?(?:float\d*|tensor)\(([^(),]*)(?:,[^()]*)?\)")
 _INTERVAL = re.compile(r"(?:(\d+) days?, )?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", re.A)
 _SPELLED = re.compile(r"(?=\d)(?:(\d+)d ?)?(?:(\d+)h ?)?(?:(\d+)m ?)?(?:(\d+)s)", re.A)
 
@@ -74,6 +75,11 @@ def number(text: str | None) -> float | None:
     if text is None or not (found := _NUMBER.fullmatch(text.strip().strip("'\""))):
         return None
     return float(found[0].replace(",", ""))
+
+
+def scalars(text: str) -> str:
+    """`text` with the numbers that numpy's and PyTorch's scalars hold: `np.float64(0.5)`, `tensor(0.5, ...)`."""
+    return _SCALAR.sub(r"\1", text) if "(" in text else text
 
 
 def integer(text: str | None) -> int | None:

@@ -434,3 +434,27 @@ def test_a_byte_order_mark_is_taken_off(name: str) -> None:
     }
     (record,) = read(name, *lines[name])
     assert (record.step, record.loss) == (5, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "total", "loss"),
+    [
+        ("Step 1,000/10,000 | loss: 2.31", 1000, 10000, 2.31),
+        ("step=1,234,567 loss=2.31", 1234567, None, 2.31),
+        ("[Step 10/100] loss: 2.31", 10, 100, 2.31),
+        ("[2026-01-02 03:04:05] [INFO] [step 10] loss: 2.31", 10, None, 2.31),
+        ("Step 10, loss: tensor(2.3100, device='cuda:0', grad_fn=<NllLossBackward0>)", 10, None, 2.31),
+        ("step 10 loss: np.float32(2.31)", 10, None, 2.31),
+    ],
+)
+def test_numbers_as_python_prints_them(line: str, step: int, total: int | None, loss: float) -> None:
+    (record,) = read("pairs", line)
+    assert (record.step, record.total_steps, record.loss) == (step, total, loss)
+
+
+def test_a_lost_loss_in_a_tensor_is_counted() -> None:
+    assert read("pairs", "Step 10, loss: tensor(nan, device='cuda:0')")[0].nonfinite == 1
+
+
+def test_the_step_of_an_epoch_in_brackets_is_left_alone() -> None:
+    assert open_format("pairs", timezone.utc).feed("[Epoch 2][Step 10/100] loss: 2.31") is None
