@@ -8,6 +8,7 @@ where the data has scalars, which is never long.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ FRAME_LIMIT: Final = 16 * 1024 * 1024
 TAGS: Final[dict[str, str]] = {
     "loss": "loss",
     "train_loss": "loss",
+    "train_loss_step": "loss",
+    "loss_step": "loss",
     "lm loss": "loss",
     "reduced_train_loss": "loss",
     "global_avg_loss": "loss",
@@ -38,11 +41,12 @@ TAGS: Final[dict[str, str]] = {
     "consumed-samples": "consumed_samples",
     "tokens_per_second": "tokens_per_second",
     "throughput(tps)": "tokens_per_second_gpu",
+    "mfu(%)": "mfu",
     "batch-size": "batch_size",
     "global_batch_size": "batch_size",
 }
 """What the last part of a tag means; `eval/loss` is told from `train/loss` by its first."""
-_VALIDATION: Final = ("eval", "val", "validation", "test")
+_VALIDATION: Final = re.compile(r"(?:eval|val|valid|validation|test)(?:_.*)?")
 _FLOAT, _DOUBLE = 1, 2
 
 
@@ -62,6 +66,8 @@ class _Step:
         values: dict[str, Any] = dict(self.values)
         if "batch_size" in values:
             values["batch_size"] = int(values["batch_size"])
+        if "mfu" in values:
+            values["mfu"] /= 100  # torchtitan's, in per cent
         return Progress(step=self.step, time=self.time, **values)
 
 
@@ -173,10 +179,10 @@ def _scalars(summary: bytes) -> Iterator[tuple[str, float]]:
 
 def _meaning(tag: str) -> str | None:
     first, _, last = tag.lower().rpartition("/")
-    if " vs " in last:  # Megatron's second curves, whose axis is samples
+    if " vs " in last or first == "train/samples":  # Megatron's second curves, DeepSpeed's only: their axis is samples
         return None
     name = TAGS.get(last)
-    return "validation_loss" if name == "loss" and first.partition("/")[0] in _VALIDATION else name
+    return "validation_loss" if name == "loss" and _VALIDATION.fullmatch(first.partition("/")[0]) else name
 
 
 def _tensor(message: bytes) -> float | None:

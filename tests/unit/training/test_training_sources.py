@@ -42,9 +42,9 @@ def page(collector: Training) -> dict[tuple[str, ...], float]:
 # TensorBoard
 
 
-def scalar(step: int, loss: float, wall_time: float = 1_700_000_000.0) -> bytes:
+def scalar(step: int, loss: float, wall_time: float = 1_700_000_000.0, tag: str = "loss") -> bytes:
     """A frame with one scalar, as TensorBoard's writers lay it out."""
-    value = b"\x0a\x04loss\x15" + struct.pack("<f", loss)
+    value = b"\x0a" + bytes([len(tag)]) + tag.encode() + b"\x15" + struct.pack("<f", loss)
     summary = b"\x0a" + bytes([len(value)]) + value
     event = b"\x09" + struct.pack("<d", wall_time) + b"\x10" + bytes([step]) + b"\x2a" + bytes([len(summary)]) + summary
     length = struct.pack("<Q", len(event))
@@ -69,6 +69,29 @@ def test_scalars_written_as_tensors() -> None:
     assert [record.loss for record in records] == [pytest.approx(3 - step / 10) for step in range(1, 6)]
     assert {record.step_seconds for record in records} == {1.25}
     assert {record.batch_size for record in records} == {64}
+
+
+@pytest.mark.parametrize(
+    ("tag", "field"),
+    [
+        ("loss_metrics/global_avg_loss", "loss"),
+        ("validation_metrics/loss", "validation_loss"),
+        ("eval_wikitext/loss", "validation_loss"),
+        ("train_loss_step", "loss"),
+        ("value/loss", "loss"),
+        ("mfu(%)", "mfu"),
+        ("Train/Samples/train_loss", None),
+        ("lm loss vs samples", None),
+    ],
+)
+def test_what_a_tag_means(tag: str, field: str | None) -> None:
+    """DeepSpeed's axis is samples, which are no steps."""
+    reader = EventReader()
+    records = reader.feed(scalar(7, 50.0, tag=tag)) + reader.flush()
+    if field is None:
+        assert records == []
+    else:
+        assert [getattr(record, field) for record in records] == [0.5 if field == "mfu" else 50.0]
 
 
 @settings(deadline=None)
