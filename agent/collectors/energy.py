@@ -205,7 +205,9 @@ def measured(facility: Facility, now: Callable[[], float] = time.time) -> float 
         return None
     if now() - written > facility.pue_file_age:
         return None
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = {
+        name.strip(): value for name, equals, value in (line.partition("=") for line in text.splitlines()) if equals
+    }
     try:
         pue = float(found["facility_watts"]) / float(found["it_watts"])
     except (KeyError, ValueError, ZeroDivisionError):

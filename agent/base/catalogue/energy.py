@@ -9,7 +9,8 @@ SYNTHETIC = ("synthetic",)
 NODE = Metric(
     "gpuvigil_energy_node_joules",
     "counter",
-    "Energy of the node, kept across restarts; by a meter of the whole machine, or as the sum of its metered parts.",
+    "Energy of the node, kept across restarts (3.6 million joules are a kWh); by a meter of the whole machine, or as "
+    "the sum of its metered parts.",
     "joules",
     ("source", "synthetic"),
 )

@@ -180,6 +180,11 @@ def test_a_measured_pue_goes_before_a_configured_one(tree: Tree, tmp_path: Path)
     assert of(samples, m.NODE), "what is known stays"
 
 
+def test_blanks_in_the_pue_file_are_borne(tmp_path: Path) -> None:
+    (tmp_path / "pue").write_text("# by the meter\nfacility_watts = 1300\n it_watts =1000 \n")
+    assert measured(Facility(pue_file=tmp_path / "pue")) == pytest.approx(1.3)
+
+
 def test_an_absurd_pue_is_none(tmp_path: Path) -> None:
     file = tmp_path / "pue"
     file.write_text("facility_watts=100\nit_watts=10000\n")
