@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 from pathlib import Path
@@ -39,6 +40,16 @@ def load(path: str | Path) -> dict[str, Any]:
             path.replace(path.with_suffix(".damaged"))
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """The value as a finite number; None where it is anything else: who edited the file, nobody knows."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> bool:

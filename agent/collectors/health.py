@@ -123,7 +123,7 @@ class Health:
     def _restore(self, synthetic: bool) -> None:
         self._synthetic, self._settled_stamp = synthetic, (0, 0)
         stored = statefile.load(document.path_of(self._context.state_dir, synthetic))
-        self._signed_off = float(stored.get("signed_off", 0.0))
+        self._signed_off = statefile.number(stored.get("signed_off")) or 0.0
         try:
             self._engine = Engine.restore(stored.get("engine", {}), self._boot)
         except ValueError as error:

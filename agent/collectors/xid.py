@@ -29,7 +29,7 @@ from agent.health.kernel_lines import PATTERNS, kind_of
 from agent.health.kernel_log import JOURNAL_FIX, KMSG_FIX, Log, Source, choose, open_log
 from agent.health.kmsg import Record
 from agent.health.ledger import SHARED as NEWS
-from agent.health.ledger import Ledger, Trouble, XidNews
+from agent.health.ledger import Ledger, Trouble, XidNews, counted
 from agent.health.xid_lines import SxidLine, UuidLine, XidLine, continues, parse
 
 LOG = logging.getLogger("gpuvigil.xid")
@@ -139,15 +139,15 @@ class XidCollector:
                 self._log.close()
             self._synthetic = synthetic
             stored = statefile.load(self._path)
+            self._log = self._open(stored.get("cursor"))
             try:
-                self._ledger = Ledger.restore(stored, self._boot)
-            except ValueError as error:
+                ledger = Ledger.restore(stored, self._boot)
+                learned = {str(k): str(v) for k, v in stored.get("buses", {}).items()}
+                kinds = Counter({str(k): counted(v) for k, v in stored.get("kinds", {}).items()})
+                switches = Counter(dict(map(_switch, stored.get("switches", ()))))
+            except (TypeError, ValueError, AttributeError) as error:
                 raise PartialFailure("state", f"{self._path}: {error}; counting from 0") from None
-            finally:
-                self._log = self._open(stored.get("cursor"))
-            self._learned = {str(k): str(v) for k, v in stored.get("buses", {}).items()}
-            self._kinds = Counter({str(k): int(v) for k, v in stored.get("kinds", {}).items()})
-            self._switches = Counter({tuple(row[:5]): int(row[5]) for row in stored.get("switches", ())})
+            self._ledger, self._learned, self._kinds, self._switches = ledger, learned, kinds, switches
         known = node.inventory if node else None
         if known is not None:
             self._inventory = known
@@ -237,6 +237,11 @@ class XidCollector:
 
     def _labels(self, uuid: str, synthetic: bool) -> tuple[str, str, str]:
         return (self._inventory.label(uuid) if self._inventory else "", uuid, "true" if synthetic else "")
+
+
+def _switch(row: Any) -> tuple[tuple[str, str, str, str, str], int]:
+    switch, pci, sxid, severity, synthetic, count = row
+    return (str(switch), str(pci), str(sxid), str(severity), str(synthetic)), counted(count)
 
 
 def _explain(path: Path, error: OSError) -> PartialFailure:

@@ -7,18 +7,21 @@ across restarts of the agent, so that neither a restart nor what happened meanwh
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+from agent.base.statefile import number
 
 
 class Accumulator:
     """Totals by key. A key's first reading is its first total, so lifetime counts keep their size."""
 
-    def __init__(self, stored: dict[str, Any] | None = None) -> None:
+    def __init__(self, stored: Any = None) -> None:
         self._state: dict[str, tuple[float, float]] = {}
-        for key, pair in (stored or {}).items():
-            if isinstance(pair, list) and len(pair) == 2 and all(math.isfinite(value) for value in pair):
-                self._state[key] = (float(pair[0]), float(pair[1]))
+        for key, pair in stored.items() if isinstance(stored, dict) else ():
+            if isinstance(pair, list) and len(pair) == 2:
+                last, total = map(number, pair)
+                if last is not None and total is not None:
+                    self._state[key] = (last, total)
 
     def add(self, key: str, reading: float) -> float:
         """The total after this reading of the source."""

@@ -42,11 +42,12 @@ class Inventory:
         stored = statefile.load(path)
         self.known: dict[str, Known] = {}
         self.most = 0
-        self._forgotten = {str(uuid) for uuid in stored.get("forgotten", ())}
+        self._forgotten: set[str] = set()
         try:
-            self.known = {entry["uuid"]: Known(**entry) for entry in stored.get("gpus", [])}
+            self.known = {known.uuid: known for known in map(_known, stored.get("gpus", ()))}
+            self._forgotten = {str(uuid) for uuid in stored.get("forgotten", ())}
             self.most = max(int(stored.get("most", 0)), len(self.known))
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, ArithmeticError) as error:
             LOG.warning("%s: not an inventory, starting afresh: %s", path, error)
 
     def see(self, gpus: Iterable[dict[str, Any]], lost: Iterable[dict[str, Any]] = ()) -> None:
@@ -95,6 +96,12 @@ class Inventory:
     def with_index(self, index: int | None) -> str:
         """UUID of the GPU that last had this NVML index, empty where unknown."""
         return next((entry.uuid for entry in self.known.values() if entry.index == index), "")
+
+
+def _known(entry: dict[str, Any]) -> Known:
+    return Known(
+        str(entry["uuid"]), int(entry["gpu"]), int(entry["index"]), str(entry["pci"]), str(entry.get("model", ""))
+    )
 
 
 def _free(taken: set[int], wanted: int) -> int:

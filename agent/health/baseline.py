@@ -57,14 +57,15 @@ def read(state_dir: str | Path) -> Baseline | None:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']!r}, this agent reads {VERSION}")
-        return Baseline(
-            float(document["written"]), str(document["by"]), str(document["backend"]), dict(document["inventory"])
-        )
+        inventory = dict(document["inventory"])
+        for kind in ("gpus", "hcas"):
+            inventory[kind] = {name: dict(parts) for name, parts in dict(inventory.get(kind, {})).items()}
+        return Baseline(float(document["written"]), str(document["by"]), str(document["backend"]), inventory)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{path}: not a baseline: {error}; write it anew or remove it") from None
 
 

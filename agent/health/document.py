@@ -74,9 +74,11 @@ def state_of(document: Mapping[str, Any]) -> State:
 def read_settled(state_dir: str | Path) -> list[Settled]:
     """What people declared healthy, oldest first; entries that make no sense are left out."""
     found = []
-    for row in statefile.load(Path(state_dir, SETTLED_NAME)).get("settled", ()):
-        if isinstance(row, list) and len(row) == 4 and isinstance(row[1], (int, float)):
-            found.append(Settled(str(row[0]), float(row[1]), str(row[2]), str(row[3])))
+    rows = statefile.load(Path(state_dir, SETTLED_NAME)).get("settled")
+    for row in rows if isinstance(rows, list) else ():
+        at = statefile.number(row[1]) if isinstance(row, list) and len(row) == 4 else None
+        if at is not None:
+            found.append(Settled(str(row[0]), at, str(row[2]), str(row[3])))
     return found
 
 

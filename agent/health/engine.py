@@ -174,7 +174,7 @@ class Engine:
                 str(uuid): {str(key): float(value) for key, value in marks.items()}
                 for uuid, marks in stored.get("marks", {}).items()
             }
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not a memory of verdicts: {error}") from None
         return engine
 

@@ -64,7 +64,7 @@ class JournalLog:
     def __init__(
         self, boot_id: str, cursor: dict[str, Any] | None = None, command: Sequence[str] = ("journalctl",)
     ) -> None:
-        stored = cursor if cursor and cursor.get("boot_id") == boot_id else {}
+        stored = cursor if isinstance(cursor, dict) and cursor.get("boot_id") == boot_id else {}
         usec = stored.get("usec", -1)
         self._boot_id, self._command = boot_id, tuple(command)
         self._cursor = str(stored.get("journal") or "")

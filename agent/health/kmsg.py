@@ -50,6 +50,18 @@ class Cursor:
     offset: int = 0
     usec: int = -1
 
+    @classmethod
+    def of(cls, stored: object) -> Cursor | None:
+        """The place as it was kept, of this log or of the journal; None where it is none."""
+        if not isinstance(stored, dict):
+            return None
+        numbers = {key: value for key, value in stored.items() if key not in ("boot_id", "journal")}
+        whole = all(isinstance(value, int) and 0 <= value + 1 < 1 << 63 for value in numbers.values())
+        try:
+            return cls(str(stored["boot_id"]), **numbers) if whole else None
+        except (KeyError, TypeError):
+            return None
+
 
 def parse(record: str, boot_time: float) -> Record | None:
     """A record from its text (continuation lines are left out); None where it is none."""
@@ -88,11 +100,7 @@ class KernelLog:
         self._rest = b""
         self._drained = -math.inf
         self.records = self.lost = 0
-        try:
-            known = {key: value for key, value in (cursor or {}).items() if key != "journal"}
-            self.cursor = Cursor(**known) if known else Cursor(boot_id)
-        except TypeError:
-            self.cursor = Cursor(boot_id)
+        self.cursor = Cursor.of(cursor) or Cursor(boot_id)
 
     def read(self, most: int) -> list[Record]:
         """The records since the last call, at most about `most`; the rest comes with the next call.

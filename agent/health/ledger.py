@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
+from agent.base import statefile
 from agent.health import nvlink5
 from agent.health.xid_catalogue import RECOVERY, look_up
 from agent.health.xid_lines import XidLine
@@ -218,22 +219,44 @@ class Ledger:
         ledger = cls(boot_id)
         try:
             for uuid, synthetic, action, count in stored.get("actions", ()):
-                ledger.actions[str(uuid), bool(synthetic), str(action)] = int(count)
+                ledger.actions[str(uuid), bool(synthetic), str(action)] = counted(count)
             for uuid, synthetic, xid, action, count in stored.get("codes", ()):
-                ledger.codes[str(uuid), bool(synthetic), int(xid), str(action)] = int(count)
+                ledger.codes[str(uuid), bool(synthetic), int(xid), str(action)] = counted(count)
             for uuid, synthetic, xid, time in stored.get("last", ()):
-                ledger.last[str(uuid), bool(synthetic), int(xid)] = float(time)
+                ledger.last[str(uuid), bool(synthetic), int(xid)] = _real(time)
             ledger.events.extend(_events(stored.get("events", ())))
             ledger._newest = {(event.pci, event.xid): event for event in ledger.events}
             ledger._waiting = list(_events(stored.get("waiting", ())))
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, ArithmeticError) as error:
             raise ValueError(f"not a ledger of Xids: {error}") from None
         return ledger
 
 
+def counted(stored: object) -> int:
+    """A count as it was kept.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return int(_real(stored))
+
+
+def _real(stored: object) -> float:
+    found = statefile.number(stored)
+    if found is None or found < 0:
+        raise ValueError(f"{str(stored)[:20]!r} where a count or a time was kept")
+    return found
+
+
 def _events(rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
     for row in rows:
-        yield Event(**{**row, "sources": tuple(row["sources"])})
+        event = Event(**{**row, "sources": tuple(row["sources"]), "synthetic": row["synthetic"] is True})
+        words = (event.uuid, event.pci, event.boot_id, event.action, event.shown, event.text)
+        if not all(isinstance(word, str) for word in words) or statefile.number(event.uptime) is None:
+            raise ValueError(f"an event of {str(event.uuid)[:20]!r} that is none")
+        counted(event.xid)
+        _real(event.time)
+        yield event
 
 
 def judge(line: XidLine) -> tuple[str, str, bool]:

@@ -42,8 +42,4 @@ class Ledger:
 def _numbers(stored: object) -> dict[str, float]:
     if not isinstance(stored, dict):
         return {}
-    return {
-        str(name): float(value)
-        for name, value in stored.items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
-    }
+    return {name: value for name, each in stored.items() if (value := statefile.number(each)) is not None}
