@@ -37,12 +37,18 @@ class Entry:
     boot_id: str
 
 
-def boot_id(proc: str = "/proc") -> str:
-    return Path(proc, "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+def boot_id(proc: str | Path = "/proc") -> str:
+    """The kernel's id of this boot; empty where its settings are hidden (a process tree of processes alone)."""
+    try:
+        return Path(proc, "sys/kernel/random/boot_id").read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def read(run_dir: str | Path, now: float, boot: str) -> list[Entry]:
     """The entries in force at Unix time `now`; an absent file is no drill.
+
+    Where the boot is not known (""), an entry's expiry alone ends it.
 
     Raises:
         ValueError: the file is not a drill file (it names what is wrong).
@@ -58,7 +64,7 @@ def read(run_dir: str | Path, now: float, boot: str) -> list[Entry]:
         entries = [Entry(**entry) for entry in document["entries"]]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{Path(run_dir, NAME)}: not a drill file: {error}") from None
-    return [entry for entry in entries if entry.expires > now and entry.boot_id == boot]
+    return [entry for entry in entries if entry.expires > now and boot in ("", entry.boot_id)]
 
 
 def write(run_dir: str | Path, entries: list[Entry]) -> None:

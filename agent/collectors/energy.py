@@ -87,7 +87,7 @@ class Energy:
         self._settings = settings
         self._context = context
         self._clock = clock
-        self._ledger = Ledger(Path(context.state_dir) / "energy.json", boot_id(str(settings.proc)))
+        self._ledger = Ledger(Path(context.state_dir) / "energy.json", boot_id(settings.proc))
         self._last: float | None = None
         self._saved = clock()
         self._windows: dict[tuple[str, str], Window] = {}

@@ -53,7 +53,7 @@ class Health:
 
     def __init__(self, settings: HealthSettings, context: Context) -> None:
         self._settings, self._context = settings, context
-        self._boot = boot_id(str(settings.proc))
+        self._boot = boot_id(settings.proc)
         self._synthetic: bool | None = None
         self._started = time.monotonic()
         self._engine = Engine(self._boot)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import node as m
-from agent.base.collector import Context, Settings, register
+from agent.base.collector import Context, PartialFailure, Settings, register
 
 # Order of the columns of /proc/stat; guest time is part of user time already.
 CPU_MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -36,22 +36,42 @@ class Host:
         self._before: dict[str, int] | None = None
 
     def collect(self) -> Iterable[Sample]:
+        """A file that this kernel lacks, or that cannot be understood, takes no other's series with it.
+
+        Raises:
+            FileNotFoundError: it has none of them.
+            PartialFailure: one cannot be read or understood.
+        """
         uname = os.uname()
         yield m.UNAME.sample(1, uname.nodename, uname.release, uname.machine)
-        yield from self._stat()
-        yield m.LOAD1.sample(float(self._read("loadavg").split()[0]))
-        yield from self._memory()
-        yield from self._oom_kills()
-        yield from self._disks()
+        parts = {
+            "stat": self._stat,
+            "loadavg": self._load,
+            "meminfo": self._memory,
+            "vmstat": self._oom_kills,
+            "diskstats": self._disks,
+        }
+        lacking, wrong = [], []
+        for name, part in parts.items():
+            try:
+                yield from part(self._read(name))
+            except FileNotFoundError as error:
+                lacking.append(error)
+            except (OSError, ValueError) as error:
+                wrong.append(f"{name}: {error}")
+        if len(lacking) == len(parts):
+            raise lacking[0]
+        if wrong:
+            raise PartialFailure("proc", "; ".join(wrong))
 
     def close(self) -> None: ...
 
     def _read(self, name: str) -> str:
         return (self._proc / name).read_text(encoding="utf-8", errors="replace")
 
-    def _stat(self) -> Iterator[Sample]:
+    def _stat(self, text: str) -> Iterator[Sample]:
         cpus = 0
-        for line in self._read("stat").splitlines():
+        for line in text.splitlines():
             key, _, rest = line.partition(" ")
             if key == "cpu":
                 ticks = dict(zip(CPU_MODES, map(int, rest.split()), strict=False))
@@ -76,9 +96,12 @@ class Host:
         if total:
             yield m.CPU_UTILIZATION.sample(1 - sum(steps.get(mode, 0) for mode in IDLE) / total)
 
-    def _memory(self) -> Iterator[Sample]:
+    def _load(self, text: str) -> Iterator[Sample]:
+        yield m.LOAD1.sample(float(text.partition(" ")[0]))
+
+    def _memory(self, text: str) -> Iterator[Sample]:
         found: dict[str, float] = {}
-        for line in self._read("meminfo").splitlines():
+        for line in text.splitlines():
             key, _, rest = line.partition(":")
             words = rest.split()
             if words and words[0].isdigit():
@@ -90,14 +113,14 @@ class Host:
         if "SwapTotal" in found and "SwapFree" in found:
             yield m.SWAP_USED.sample(found["SwapTotal"] - found["SwapFree"])
 
-    def _oom_kills(self) -> Iterator[Sample]:
-        for line in self._read("vmstat").splitlines():
+    def _oom_kills(self, text: str) -> Iterator[Sample]:
+        for line in text.splitlines():
             key, _, rest = line.partition(" ")
             if key == "oom_kill":
                 yield m.OOM_KILLS.sample(float(rest))
 
-    def _disks(self) -> Iterator[Sample]:
-        for line in self._read("diskstats").splitlines():
+    def _disks(self, text: str) -> Iterator[Sample]:
+        for line in text.splitlines():
             words = line.split()
             if len(words) < 14 or NOT_DISKS.fullmatch(words[2]):
                 continue

@@ -53,7 +53,7 @@ class Inference:
         self._first = True
         context.shared[LLM_USAGE] = self.usage
         self._state = Path(context.state_dir) / "inference.json"
-        self._boot_id = boot_id(str(settings.proc))
+        self._boot_id = boot_id(settings.proc)
         self._stored = self._restore()
 
     def collect(self) -> Iterable[Sample]:

@@ -65,7 +65,7 @@ class XidCollector:
 
     def __init__(self, settings: XidSettings, context: Context) -> None:
         self._settings, self._context = settings, context
-        self._boot = boot_id(str(settings.proc))
+        self._boot = boot_id(settings.proc)
         self._started = time.monotonic()
         self._synthetic: bool | None = None
         self._ledger = Ledger(self._boot)

@@ -58,7 +58,7 @@ class GpuNode:
 
     def __init__(self, settings: Settings, state_dir: str | Path, proc: str | Path = "/proc") -> None:
         self._state_dir = Path(state_dir)
-        self._boot = boot_id(str(proc))
+        self._boot = boot_id(proc)
         self._saved = time.monotonic()
         self._counters_path: Path | None = None
         self.inventory: Inventory | None = None

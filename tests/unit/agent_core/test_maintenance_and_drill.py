@@ -126,6 +126,12 @@ def test_each_target_of_a_drill_is_a_series_with_the_key_of_its_scope(drill):
     }
 
 
+def test_where_the_boot_is_not_known_a_drill_ends_by_its_time(tmp_path):
+    drillfile.write(tmp_path, [drillfile.Entry("d1", "drill", "node", "", 1100.0, "boot")])
+    assert [entry.drill for entry in drillfile.read(tmp_path, 1000.0, "")] == ["d1"]
+    assert drillfile.read(tmp_path, 1101.0, "") == drillfile.read(tmp_path, 1000.0, "another boot") == []
+
+
 def test_no_file_is_no_drill_and_a_strange_one_is_an_error(drill, tmp_path):
     assert drill() == {}
     with pytest.raises(ValueError, match="scope 'rack'"):

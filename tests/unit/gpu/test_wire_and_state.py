@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.drillfile import boot_id
 from agent.gpu import codes, wire
 from agent.gpu.accumulate import Accumulator
 from agent.gpu.inventory import Inventory, path_of
 from agent.gpu.links import ChipLinks
+from agent.gpu.node import GpuNode
 from agent.gpu.pci import normalise, scan
 from agent.gpu.pcie import COUNTERS
 from agent.gpu.readings import (
@@ -33,6 +35,7 @@ from agent.gpu.readings import (
     throttle_fields,
 )
 from agent.gpu.series import FEATURES, SERIES
+from agent.gpu.view import Settings
 
 
 @given(st.lists(st.one_of(st.just(None), st.floats(allow_nan=True)), max_size=20), st.integers(1, 50))
@@ -209,3 +212,9 @@ def test_field_ids_are_nvmls() -> None:
 
 def test_clock_of_the_page_is_monotonic() -> None:
     assert abs(time.monotonic_ns() / 1e9 - time.clock_gettime(time.CLOCK_MONOTONIC)) < 1
+
+
+def test_without_a_boot_id_gpus_are_read_all_the_same(tmp_path: Path) -> None:
+    """A process tree of processes alone (ProcSubset=pid, some containers) has none."""
+    assert boot_id(tmp_path) == ""
+    assert GpuNode(Settings(), tmp_path, tmp_path).synthetic is None

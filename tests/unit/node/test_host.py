@@ -6,7 +6,7 @@ import pytest
 
 from agent.base.catalogue import Sample
 from agent.base.catalogue import node as m
-from agent.base.collector import Context
+from agent.base.collector import Context, PartialFailure
 from agent.collectors.host import Host, HostSettings
 
 STAT = """cpu  1000 10 500 8000 400 0 90 0 0 0
@@ -93,15 +93,38 @@ def test_a_kernel_without_swap_lines_has_no_swap_series(proc: Path) -> None:
     assert (m.MEMORY_AVAILABLE.stem, ()) not in found
 
 
-def test_what_was_read_before_a_file_failed_is_kept(proc: Path) -> None:
-    (proc / "diskstats").unlink()
-    samples: list[Sample] = []
-    with pytest.raises(FileNotFoundError):
-        samples.extend(host(proc).collect())
-    assert (m.MEMORY_TOTAL.stem, ()) in values(samples)
-
-
 def test_this_node() -> None:
     found = values(list(Host(HostSettings(), Context("", "")).collect()))
     assert found[m.CPUS.stem, ()] >= 1
     assert 0 < found[m.MEMORY_AVAILABLE.stem, ()] <= found[m.MEMORY_TOTAL.stem, ()]
+
+
+FILES = ("stat", "loadavg", "meminfo", "vmstat", "diskstats")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_the_kernel_lacks_takes_no_other_with_it(proc: Path, name: str) -> None:
+    whole = {sample.metric.stem for sample in host(proc).collect()}
+    (proc / name).unlink()
+    without = {sample.metric.stem for sample in host(proc).collect()}
+    assert without < whole
+    assert len(without) >= len(whole) - 6, "what the file does not hold is still told"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_nonsense_is_named_and_takes_no_other_with_it(proc: Path, name: str) -> None:
+    (proc / name).write_text({"stat": "cpu  1 2 x\n", "meminfo": "MemTotal: \u00b2 kB\n"}.get(name, ""))
+    if name in ("vmstat", "diskstats"):
+        (proc / name).write_text("oom_kill x\n" if name == "vmstat" else " ".join("x" * 14))
+    found = set()
+    with pytest.raises(PartialFailure, match=f"{name}: "):  # noqa: PT012
+        for sample in host(proc).collect():
+            found.add(sample.metric)
+    others = {"stat": m.CPU_SECONDS, "loadavg": m.LOAD1, "meminfo": m.MEMORY_TOTAL, "vmstat": m.OOM_KILLS}
+    others["diskstats"] = m.DISK_READ
+    assert {metric for other, metric in others.items() if other != name} <= found
+
+
+def test_no_process_tree_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(host(tmp_path).collect())
