@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import ssl
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from agent import gpu_cli, health_cli, maintenance
 from agent.base.config import parse_duration
-from agent.base.errors import Exit, VigilError
+from agent.base.errors import CannotTell, Exit, VigilError
 from agent.base.exposition import OPENMETRICS, TEXT
 from agent.base.window import Window
 
 if TYPE_CHECKING:
+    from agent.check import Finding
     from agent.settings import AgentConfig
 
 _ASK_SECONDS = 10.0
@@ -94,11 +96,11 @@ def _once(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from agent.check import Level, Page, judge, worst
+    from agent.check import Level, worst
 
-    text, source = _page_to_judge(args)
-    findings = judge(Page(text)) if text is not None else []
-    level = worst(findings) if text is not None else Level.UNKNOWN
+    known, source = _findings(args)
+    findings = known or []
+    level = Level.UNKNOWN if known is None else worst(findings)
     if args.nagios:
         word, code = {
             Level.CRIT: ("CRITICAL", 2),
@@ -118,12 +120,13 @@ def _check(args: argparse.Namespace) -> int:
             print(f"{finding.level.name.lower():<7} {finding.what}: {finding.text}")
         print(f"{'good' if level is Level.NOTE else level.name.lower()} ({source})")
     bad = level is Level.CRIT or (level is Level.WARN and args.fail_on == "warn")
-    unknown = any(finding.level is Level.UNKNOWN for finding in findings) or text is None
+    unknown = any(finding.level is Level.UNKNOWN for finding in findings) or known is None
     return int(Exit.BAD if bad else Exit.UNKNOWN if unknown else Exit.GOOD)
 
 
-def _page_to_judge(args: argparse.Namespace) -> tuple[str | None, str]:
-    """The page and where it comes from; None and the reason if there is none."""
+def _findings(args: argparse.Namespace) -> tuple[list[Finding] | None, str]:
+    """What speaks against this node, and by which source; None and the reason if nobody can tell."""
+    from agent.check import Page, judge, judge_kept
     from agent.oneshot import collect_once
     from agent.settings import load_config
 
@@ -133,15 +136,23 @@ def _page_to_judge(args: argparse.Namespace) -> tuple[str | None, str]:
         url = args.url or _own_url(config)
         try:
             with urllib.request.urlopen(url, timeout=_ASK_SECONDS) as answer:
-                return answer.read().decode("utf-8", "replace"), url
+                return judge(Page(answer.read().decode("utf-8", "replace"))), url
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            # no agent, or one that keeps its page from us: look ourselves; one that is too slow is a finding
-            ours = isinstance(reason, (ConnectionRefusedError, ssl.SSLError)) or getattr(error, "code", 0) == 401
-            if args.url or not ours:
-                return None, f"{url}: {reason}"
-            why = f"{url}: {reason}"
-    return collect_once(config).page(TEXT).decode(), f"one collection; {why}"
+            why = f"{url}: {getattr(error, 'reason', error)}"
+            closed = _is_closed(error)
+            # no agent, or one that keeps its page from us; one that is too slow or in trouble is a finding
+            if args.url or not (closed or isinstance(getattr(error, "reason", error), ConnectionRefusedError)):
+                return None, why
+        if closed:
+            with contextlib.suppress(CannotTell, ValueError):
+                return judge_kept(health_cli.kept(config)), f"the agent's last verdicts in {config.state_dir}; {why}"
+    return judge(Page(collect_once(config).page(TEXT).decode())), f"one collection; {why}"
+
+
+def _is_closed(error: Exception) -> bool:
+    """Whether the page is there, but not for us: certificates, a password, the rate limit."""
+    reason = getattr(error, "reason", error)
+    return isinstance(reason, (ssl.SSLError, ConnectionResetError)) or getattr(error, "code", 0) in (401, 403, 429)
 
 
 def _own_url(config: AgentConfig) -> str:

@@ -6,9 +6,10 @@ It reads the page as anyone else could; unknown is never healthy.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -57,8 +58,16 @@ class Point:
     value: float
 
 
+_LEVELS: Final = {"healthy": Level.NOTE, "degraded": Level.WARN, "unhealthy": Level.CRIT}
+"""By the state of a verdict; every other state is unknown."""
+
+
 class Page:
-    """The samples of one page, by series name."""
+    """The samples of one page, by series name.
+
+    Raises:
+        ValueError: it is no page.
+    """
 
     def __init__(self, text: str) -> None:
         self._points: dict[str, list[Point]] = {}
@@ -76,11 +85,32 @@ class Page:
 def judge(page: Page, now: float | None = None) -> list[Finding]:
     """Everything that speaks against this node, the worst first."""
     when = time.time() if now is None else now
-    gpus = list(_gpus(page))
+    driver, gpus = list(_driver(page)), list(_gpus(page))
     judged = any(point.labels.get("component") == "xid" for point in page.all(health.STATE))
     xids = () if judged else _xids(page, when)  # a verdict knows what was cured, and what somebody settled
-    verdicts = _verdicts(page, {finding.what for finding in gpus})
-    found = [*_freshness(page, when), *_driver(page), *gpus, *xids, *verdicts, *_agent(page, when)]
+    verdicts = _verdicts(page, {finding.what for finding in (*driver, *gpus)})
+    found = [*_freshness(page, when), *driver, *gpus, *xids, *verdicts, *_agent(page, when)]
+    return sorted(found, key=lambda finding: -finding.level)
+
+
+def judge_kept(document: Mapping[str, Any]) -> list[Finding]:
+    """The same by the verdicts that the running agent keeps on disk, where its page is closed to us.
+
+    Raises:
+        ValueError: it is no document of verdicts.
+    """
+    found = []
+    try:
+        for verdict in document["verdicts"]:
+            level = _LEVELS.get(verdict["state"], Level.UNKNOWN)
+            if level is not Level.NOTE:
+                who = f"GPU {verdict['gpu'] or verdict['uuid']}" if verdict["uuid"] else "node"
+                action = f", action {verdict['action']}" if verdict["action"] else ""
+                found.append(Finding(level, who, f"{verdict['component']}: {verdict['reason']}{action}"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a document of verdicts: {error!r}") from None
+    if document.get("simulated"):
+        found.append(_SIMULATED)
     return sorted(found, key=lambda finding: -finding.level)
 
 
@@ -133,13 +163,15 @@ def _gpus(page: Page) -> Iterator[Finding]:
 
 def _verdicts(page: Page, told: set[str]) -> Iterator[Finding]:
     """Verdicts of the agent; of components whose trouble the page tells in words, those not `told` already."""
-    levels = {"unhealthy": Level.CRIT, "degraded": Level.WARN}
     for point in page.all(health.VERDICT):
         component, state = point.labels["component"], point.labels["state"]
-        who = _gpu(point) if "gpu" in point.labels else "node"
-        if state in levels and component not in _IN_WORDS and not (component == "memory" and who in told):
+        who, level = _gpu(point) if "gpu" in point.labels else "node", _LEVELS.get(state, Level.UNKNOWN)
+        in_words = component in _IN_WORDS or (component == "memory" and who in told)
+        if level is Level.UNKNOWN:  # that a GPU's presence is not known is told where the driver is the reason
+            in_words = component == "driver" or (component == "presence" and "driver" in told)
+        if not in_words:
             action = point.labels.get("action", "")
-            yield Finding(levels[state], who, f"{component} is {state}" + (f", action {action}" if action else ""))
+            yield Finding(level, who, f"{component} is {state}" + (f", action {action}" if action else ""))
 
 
 def _xids(page: Page, now: float) -> Iterator[Finding]:
@@ -164,7 +196,10 @@ def _agent(page: Page, now: float) -> Iterator[Finding]:
     if until is not None and until > now:
         yield Finding(Level.NOTE, "maintenance", f"pages stay quiet for {(until - now) / 60:.0f} more minutes")
     if page.one(own.SIMULATED) == 1:
-        yield Finding(Level.NOTE, "simulated", "SIMULATED: the GPU values come from a simulator")
+        yield _SIMULATED
+
+
+_SIMULATED: Final = Finding(Level.NOTE, "simulated", "SIMULATED: the GPU values come from a simulator")
 
 
 def _gpu(point: Point) -> str:

@@ -71,18 +71,27 @@ def fetch(config: AgentConfig) -> dict[str, Any]:
                 return found
     except (OSError, http.client.HTTPException, ValueError):
         pass  # not running, or it keeps its answers from us: its last word is on disk
-    return _kept(config)
+    return kept(config)
 
 
-def _kept(config: AgentConfig) -> dict[str, Any]:
+def kept(config: AgentConfig) -> dict[str, Any]:
+    """The agent's last word on disk.
+
+    Raises:
+        CannotTell: there is none, or none of the last two minutes.
+    """
     from agent.base import statefile
     from agent.health.document import path_of
 
-    kept = [statefile.load(path_of(config.state_dir, synthetic)).get("document") for synthetic in (False, True)]
-    newest = max((each for each in kept if isinstance(each, dict)), key=lambda each: each["taken"], default=None)
-    if newest is None:
+    found: dict[float, dict[str, Any]] = {}
+    for synthetic in (False, True):
+        document = statefile.load(path_of(config.state_dir, synthetic)).get("document")
+        if isinstance(document, dict) and (taken := statefile.number(document.get("taken"))) is not None:
+            found[taken] = document
+    if not found:
         raise CannotTell(f"no agent has judged this node yet (nothing in {config.state_dir}); is it running?")
-    age = time.time() - float(newest["taken"])
+    newest = found[max(found)]
+    age = time.time() - max(found)
     if age > _FRESH_SECONDS:
         raise CannotTell(f"the last verdict is {age / 60:.0f} min old; is the agent running?")
     return newest

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
+from agent.base import statefile
 from agent.base.catalogue import self as own
 from agent.daemon import make_context
+from agent.gpu.release import agent_runs
 from agent.runner import Runner
 from agent.settings import AgentConfig, kinds
 from agent.snapshot import Snapshot
@@ -14,7 +17,15 @@ _POLL = 0.02
 
 
 def collect_once(config: AgentConfig, *, strict: bool = False) -> Snapshot:
-    """Run every collector once, at the same time, and wait until each ended or missed its deadline."""
+    """Run every collector once, at the same time, and wait until each ended or missed its deadline.
+
+    Beside a running agent it leaves no trace: what outlives it is that agent's.
+    """
+    with statefile.untouched() if agent_runs(config.state_dir) else nullcontext():
+        return _collect(config, strict)
+
+
+def _collect(config: AgentConfig, strict: bool) -> Snapshot:
     runner = Runner(kinds(), make_context(config), series_budget=config.series_budget, strict=strict)
     enabled = config.enabled()
     runner.configure(enabled)

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ _refused: dict[Path, tuple[str, bool]] = {}
 """What could not be written the last time, and whether it is to be synced; a disk that stays full is told once."""
 _renaming = threading.Lock()
 """Nobody may put what was refused before in the place of what is newer."""
+
+
+_keeping = True
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Within it files are read and none is written: they are another process', which runs."""
+    global _keeping
+    _keeping = False
+    try:
+        yield
+    finally:
+        _keeping = True
 
 
 def writable() -> bool:
@@ -36,8 +51,9 @@ def load(path: str | Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         LOG.warning("%s: cannot be read, starting afresh: %s", path, error)
-        with contextlib.suppress(OSError):
-            path.replace(path.with_suffix(".damaged"))
+        if _keeping:
+            with contextlib.suppress(OSError):
+                path.replace(path.with_suffix(".damaged"))
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -57,6 +73,8 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
 
     State on a full or read-only disk must not stop the agent: it goes on with what is in memory.
     """
+    if not _keeping:
+        return True
     path, text = Path(path), json.dumps(content)  # at once: json.dump takes five times the CPU, piece by piece
     try:
         _write(path, text, sync)

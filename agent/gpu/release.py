@@ -28,10 +28,17 @@ def answer(state_dir: str | Path, released: bool) -> None:
 def state(state_dir: str | Path) -> bool | None:
     """What the running agent said last; None where none runs."""
     found = statefile.load(Path(state_dir, ANSWER))
-    pid = found.get("pid")
-    if not isinstance(pid, int) or not Path("/proc", str(pid)).exists():
-        return None
-    return bool(found.get("released"))
+    return bool(found.get("released")) if _lives(found.get("pid")) else None
+
+
+def agent_runs(state_dir: str | Path) -> bool:
+    """Whether another process than this one reads the GPUs and keeps its state there."""
+    pid = statefile.load(Path(state_dir, ANSWER)).get("pid")
+    return pid != os.getpid() and _lives(pid)
+
+
+def _lives(pid: object) -> bool:
+    return isinstance(pid, int) and Path("/proc", str(pid)).exists()
 
 
 class Holder(NamedTuple):

@@ -114,6 +114,24 @@ def test_what_is_told_in_words_is_not_told_twice():
     assert found(*pending)[1] == ["GPU 0: a row remapping waits for a GPU reset"]
 
 
+@pytest.mark.parametrize(
+    ("component", "who", "text"),
+    [
+        ("kernel_log", ("", "", "true"), "node: kernel_log is unknown"),
+        ("drives", ("", "", "true"), "node: drives is unknown"),
+        ("presence", GPU, "GPU 0: presence is unknown"),  # the driver lets nobody look, or tells nothing of it
+    ],
+)
+def test_an_unknown_verdict_is_not_good(component, who, text):
+    assert found(health.VERDICT.sample(1, component, *who, "unknown", "")) == (Level.UNKNOWN, [text])
+
+
+def test_of_a_driver_that_is_down_no_gpu_is_unknown_besides():
+    unknown = [health.VERDICT.sample(1, name, *who, "unknown", "") for name, who in (("driver", ("", "", "")),
+               ("presence", GPU))]  # fmt: skip
+    assert found(*unknown, driver=0)[1] == ["driver: NVML is not there or does not answer"]
+
+
 def test_a_driver_let_go_on_request_is_unknown():
     assert found(gpu.DRIVER_RELEASED.sample(1, "true"), driver=None) == (
         Level.UNKNOWN,
@@ -179,6 +197,74 @@ def test_without_an_agent_it_looks_itself(tmp_path, capsys):
     config.write_text(f"listen: 127.0.0.1:{port}\nstate_dir: {tmp_path}\nrun_dir: {tmp_path}\ncollectors:\n{off}")
     assert main(["agent", "check", "--config", str(config)]) == 3
     assert "one collection" in capsys.readouterr().out
+
+
+VERDICT = {**{"component": "nvlink", "gpu": "2", "uuid": "GPU-2", "state": "unhealthy", "reason": "1 of 18 is down"},
+           **{"action": "WORKFLOW_NVLINK", "since": 1.0, "evidence": {}}}  # fmt: skip
+GOOD = {**VERDICT, "component": "power", "state": "healthy", "reason": "", "action": ""}
+
+
+def told(tmp_path, *verdicts, age=5.0):
+    """The agent's last verdicts on disk, and the configuration of one that keeps its page to itself."""
+    document = {"node": "n", "taken": time.time() - age, "simulated": True, "state": "?", "verdicts": verdicts}
+    (tmp_path / "health-simulator.json").write_text(json.dumps({"document": document}))
+
+
+def locked(serve, tmp_path, answer):
+    """The configuration of an agent that answers so, as far as this user is concerned."""
+    from agent.base.web import App, HttpError
+
+    def refuse(request):
+        raise HttpError(answer, "not you")
+
+    app = App()
+    app.route("/metrics", refuse)
+    config = tmp_path / "agent.yaml"
+    from agent.settings import kinds
+
+    off = "".join(f"  {name}: {{enabled: false}}\n" for name in kinds())
+    listen = f"listen: 127.0.0.1:{serve(app).port}\n"
+    config.write_text(f"{listen}state_dir: {tmp_path}\nrun_dir: {tmp_path}\ncollectors:\n{off}")
+    return str(config)
+
+
+@pytest.mark.parametrize("answer", [401, 403, 429])
+@pytest.mark.parametrize(
+    ("verdicts", "nagios", "words"),
+    [
+        ([VERDICT, GOOD], 2, "GPU 2: nvlink: 1 of 18 is down, action WORKFLOW_NVLINK"),
+        ([GOOD, {**VERDICT, "state": "degraded", "uuid": "", "gpu": ""}], 1, "node: nvlink: 1 of 18 is down"),
+        ([GOOD, {**VERDICT, "state": "unknown"}], 3, "GPU 2: nvlink: 1 of 18 is down"),
+        ([GOOD], 0, "SIMULATED"),
+    ],
+)
+def test_a_page_kept_from_us_is_judged_by_the_agents_last_verdicts(
+    serve, tmp_path, capsys, answer, verdicts, nagios, words
+):
+    told(tmp_path, *verdicts)
+    assert main(["agent", "check", "--config", locked(serve, tmp_path, answer), "--nagios"]) == nagios
+    assert words in capsys.readouterr().out
+
+
+def test_a_page_kept_from_us_and_old_verdicts_make_us_look(serve, tmp_path, capsys):
+    told(tmp_path, GOOD, age=1000.0)
+    assert main(["agent", "check", "--config", locked(serve, tmp_path, 401)]) == 3
+    assert "one collection" in capsys.readouterr().out
+
+
+def test_an_agent_in_trouble_is_not_judged_by_its_last_verdicts(serve, tmp_path, capsys):
+    told(tmp_path, GOOD)
+    assert main(["agent", "check", "--config", locked(serve, tmp_path, 500)]) == 3
+    assert "Internal Server Error" in capsys.readouterr().out
+
+
+def test_a_page_of_somebody_else_is_unknown(serve, capsys):
+    from agent.base.web import App, text
+
+    app = App()
+    app.route("/metrics", lambda request: text("<html><body class='x'>hello {you}</body>\n"))
+    assert main(["agent", "check", "--url", f"http://127.0.0.1:{serve(app).port}/metrics", "--nagios"]) == 3
+    assert capsys.readouterr().out.startswith("GPUVIGIL UNKNOWN - ")
 
 
 # doctor
