@@ -10,6 +10,8 @@ from agent.base.exposition import Families, Family
 from agent.base.log import OnChange
 from agent.worker import Result
 
+_SPARED_MOST = 256
+"""Series of a vital family that are spared: the verdicts on sixteen GPUs are some 200."""
 _FITS = "all series fit the budget again"
 
 
@@ -17,7 +19,8 @@ class Budget:
     """Joins the collectors' results to one page's blocks; counts what it leaves out, once a result.
 
     Over the budget whole families go, the largest first: it is the one that exploded, and half a
-    family would read as a wrong one.
+    family would read as a wrong one. Those that alerts go by are last, as long as they are no larger
+    than what a full node has of them.
     """
 
     def __init__(self, series: int) -> None:
@@ -75,11 +78,15 @@ class Budget:
             self._report.good(_FITS)
             return
         sizes = sorted(
-            ((len(f.starts), name, stem) for name, families in blocks.items() for stem, f in families.items()),
+            (
+                (not (f.metric.vital and len(f.starts) <= _SPARED_MOST), len(f.starts), name, stem)
+                for name, families in blocks.items()
+                for stem, f in families.items()
+            ),
             reverse=True,
         )
         gone: list[str] = []
-        for size, name, stem in sizes:
+        for _, size, name, stem in sizes:
             if total <= room:
                 break
             del blocks[name][stem]

@@ -10,7 +10,13 @@ ACTIVE = Metric(
     "1 for each target a drill touches, until it is healthy again or the entry expires. Exactly one "
     "of uuid, engine, job_id is set; none means the whole node.",
     labels=("drill", "drill_page", "scope", "uuid", "engine", "job_id"),
+    vital=True,
 )
 EXPIRES = Metric(
-    "gpuvigil_drill_expires_timestamp_seconds", "gauge", "When the drill's entries expire.", "seconds", ("drill",)
+    "gpuvigil_drill_expires_timestamp_seconds",
+    "gauge",
+    "When the drill's entries expire.",
+    "seconds",
+    ("drill",),
+    vital=True,
 )

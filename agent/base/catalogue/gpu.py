@@ -23,21 +23,26 @@ UP = Metric(
     "gauge",
     "1 if a known GPU answers, 0 if it is gone; absent while the driver hangs or is not there.",
     labels=GPU,
+    vital=True,
 )
-KNOWN = Metric("gpuvigil_gpu_known", "gauge", "GPUs this node has shown since its baseline.", labels=NODE)
+KNOWN = Metric("gpuvigil_gpu_known", "gauge", "GPUs this node has shown since its baseline.", labels=NODE, vital=True)
 EXPECTED = Metric(
     "gpuvigil_gpu_expected",
     "gauge",
     "GPUs this node should have: configured, else counted on the PCI bus, else the most ever seen.",
     labels=NODE,
+    vital=True,
 )
-DRIVER_UP = Metric("gpuvigil_gpu_driver_up", "gauge", "1 if NVML is initialised and answering.", labels=NODE)
+DRIVER_UP = Metric(
+    "gpuvigil_gpu_driver_up", "gauge", "1 if NVML is initialised and answering.", labels=NODE, vital=True
+)
 DRIVER_STUCK = Metric(
     "gpuvigil_gpu_driver_stuck_seconds",
     "gauge",
     "How long the present driver call has not returned, once past its deadline; else 0.",
     "seconds",
     (*GPU, "call"),
+    vital=True,
 )
 DRIVER_INFO = Metric(
     "gpuvigil_gpu_driver",
@@ -85,6 +90,7 @@ RECOVERY_ACTION = Metric(
     "The driver's own verdict: 0 none, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset, "
     "5 recover IMEX domain, 6 bus reset, 7 system reboot.",
     labels=GPU,
+    vital=True,
 )
 PERSISTENCE = Metric("gpuvigil_gpu_persistence_mode", "gauge", "1 if persistence mode is on.", labels=GPU)
 PSTATE = Metric("gpuvigil_gpu_performance_state", "gauge", "P-state: 0 fastest, 15 slowest.", labels=GPU)
@@ -320,10 +326,18 @@ ROW_REMAP_BANKS = Metric(
 )
 REMAPPED_ROWS = Metric("gpuvigil_gpu_remapped_rows", "gauge", "Memory rows remapped, by cause.", labels=(*GPU, "cause"))
 ROW_REMAP_PENDING = Metric(
-    "gpuvigil_gpu_row_remap_pending", "gauge", "1 if a remapping waits for a GPU reset.", labels=GPU
+    "gpuvigil_gpu_row_remap_pending",
+    "gauge",
+    "1 if a remapping waits for a GPU reset.",
+    labels=GPU,
+    vital=True,
 )
 ROW_REMAP_FAILURE = Metric(
-    "gpuvigil_gpu_row_remap_failure", "gauge", "1 if a remapping failed: the board wants replacing.", labels=GPU
+    "gpuvigil_gpu_row_remap_failure",
+    "gauge",
+    "1 if a remapping failed: the board wants replacing.",
+    labels=GPU,
+    vital=True,
 )
 RETIRED_PAGES = Metric("gpuvigil_gpu_retired_pages", "gauge", "Retired pages, by cause.", labels=(*GPU, "cause"))
 RETIRED_PAGES_PENDING = Metric(
@@ -403,6 +417,7 @@ XID_EVENTS = Metric(
     "Xid events by the action they call for, from NVML events and the kernel log, counted once; "
     "0 from start-up for every action.",
     labels=(*GPU, "action"),
+    vital=True,
 )
 XID_CODES = Metric(
     "gpuvigil_gpu_xid_codes",
@@ -410,6 +425,7 @@ XID_CODES = Metric(
     "Xid events by code; a series exists once its code was seen.",
     labels=(*GPU, "xid", "action"),
     budget=128,
+    vital=True,
 )
 XID_LAST = Metric(
     "gpuvigil_gpu_xid_last_timestamp_seconds",
@@ -418,4 +434,5 @@ XID_LAST = Metric(
     "seconds",
     (*GPU, "xid"),
     budget=128,
+    vital=True,
 )

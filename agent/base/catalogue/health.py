@@ -11,12 +11,14 @@ STATE = Metric(
     "gauge",
     "Verdict on a component: 0 healthy, 1 degraded, 2 unhealthy, 3 unknown. Without gpu and uuid: of the node.",
     labels=COMPONENT,
+    vital=True,
 )
 VERDICT = Metric(
     "gpuvigil_health_verdict",
     "info",
     "Each verdict that is not healthy, with the action it calls for.",
     labels=(*COMPONENT, "state", "action"),
+    vital=True,
 )
 BASELINE_DIFFERENCES = Metric(
     "gpuvigil_health_baseline_differences",

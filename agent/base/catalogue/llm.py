@@ -25,13 +25,16 @@ SCRAPE_FAILURES = Metric(
     "Metrics pages that could not be had: refused, timeout, status, tls, connection, page (not one we know).",
     labels=(*ENGINE, "reason"),
 )
-HEALTH_OK = Metric("gpuvigil_llm_health_ok", "gauge", "1 if the engine's health URL answered 2xx.", labels=ENGINE)
+HEALTH_OK = Metric(
+    "gpuvigil_llm_health_ok", "gauge", "1 if the engine's health URL answered 2xx.", labels=ENGINE, vital=True
+)
 HEALTH_SECONDS = Metric(
     "gpuvigil_llm_health_seconds",
     "gauge",
     "Time the engine's health URL took (its limit when it hangs).",
     "seconds",
     ENGINE,
+    vital=True,
 )
 MODEL_LOAD = Metric(
     "gpuvigil_llm_model_load_seconds", "gauge", "Process start to first ready, last start.", "seconds", ENGINE
@@ -49,7 +52,7 @@ ENGINE_PROCESS = Metric(
     labels=("engine", "pid", "unit", "pod_uid", "container", "slurm_job"),
 )
 
-TTFT = Metric("gpuvigil_llm_ttft_seconds", "histogram", "Request sent to first token.", "seconds", LATENCY)
+TTFT = Metric("gpuvigil_llm_ttft_seconds", "histogram", "Request sent to first token.", "seconds", LATENCY, vital=True)
 INTER_TOKEN = Metric("gpuvigil_llm_inter_token_seconds", "histogram", "Between two tokens.", "seconds", LATENCY)
 E2E = Metric("gpuvigil_llm_e2e_seconds", "histogram", "Request sent to last token.", "seconds", LATENCY)
 QUEUE = Metric("gpuvigil_llm_queue_seconds", "histogram", "Waiting before prefill.", "seconds", LATENCY)
@@ -63,6 +66,7 @@ REQUESTS = Metric(
     "counter",
     "Requests finished, by outcome as the engine names it.",
     labels=(*MODEL, "outcome"),
+    vital=True,
 )
 PROMPT_TOKENS = Metric("gpuvigil_llm_prompt_tokens", "counter", "Prompt tokens processed.", labels=MODEL)
 GENERATED_TOKENS = Metric("gpuvigil_llm_generated_tokens", "counter", "Tokens generated.", labels=MODEL)
@@ -74,7 +78,11 @@ PREFIX_QUERIES = Metric(
 )
 
 PROBES = Metric(
-    "gpuvigil_llm_probes", "counter", "Streaming probes, by result: ok, error, timeout.", labels=("engine", "result")
+    "gpuvigil_llm_probes",
+    "counter",
+    "Streaming probes, by result: ok, error, timeout.",
+    labels=("engine", "result"),
+    vital=True,
 )
 PROBE_TOKENS_RATE = Metric(
     "gpuvigil_llm_probe_tokens_per_second", "gauge", "Tokens per second of the last good probe.", labels=MODEL

@@ -50,6 +50,7 @@ class Metric:
         labels: label names in the order in which samples give their values.
         dynamic: the metric carries the labels of whatever series it speaks of (detection).
         budget: most series one collector may emit of it; more are dropped and counted.
+        vital: alerts or verdicts go by it: where a node has more series than agreed, it is left out last.
 
     Raises:
         CatalogueError: wrong prefix, unit not in the name, unknown unit or duplicate stem.
@@ -63,6 +64,7 @@ class Metric:
     stability: Stability = "experimental"
     dynamic: bool = False
     budget: int = 512
+    vital: bool = False
     name: str = field(init=False)
 
     def __post_init__(self) -> None:

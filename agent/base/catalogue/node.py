@@ -21,13 +21,14 @@ DISK_READ = Metric("gpuvigil_node_disk_read_bytes", "counter", "Bytes read.", "b
 DISK_WRITTEN = Metric("gpuvigil_node_disk_written_bytes", "counter", "Bytes written.", "bytes", ("device",))
 DISK_BUSY = Metric("gpuvigil_node_disk_io_seconds", "counter", "Time the device was busy.", "seconds", ("device",))
 FS = ("mountpoint", "device", "fstype")
-FS_SIZE = Metric("gpuvigil_node_filesystem_size_bytes", "gauge", "File system size.", "bytes", FS)
+FS_SIZE = Metric("gpuvigil_node_filesystem_size_bytes", "gauge", "File system size.", "bytes", FS, vital=True)
 FS_AVAIL = Metric(
     "gpuvigil_node_filesystem_avail_bytes",
     "gauge",
     "Bytes a user may still write.",
     "bytes",
     FS,
+    vital=True,
 )
 FS_INODES_FREE = Metric("gpuvigil_node_filesystem_inodes_free", "gauge", "Inodes free.", labels=FS)
 FS_READONLY = Metric("gpuvigil_node_filesystem_readonly", "gauge", "1 if mounted read-only.", labels=FS)
@@ -61,4 +62,5 @@ MAINTENANCE_UNTIL = Metric(
     "gauge",
     "Pages of this node stay quiet until then; 0 when no maintenance is set.",
     "seconds",
+    vital=True,
 )

@@ -12,6 +12,7 @@ RUNNING = Metric(
     "gauge",
     "1 while the job makes steps or hangs; 0 once its log says so, all steps are made, or none came for long.",
     labels=JOB,
+    vital=True,
 )
 STEP = Metric("gpuvigil_train_step", "gauge", "Last step reported.", labels=JOB)
 STEPS_PLANNED = Metric("gpuvigil_train_steps_planned", "gauge", "Steps the job is to make.", labels=JOB)
@@ -64,7 +65,12 @@ LAST_STEP_TIME = Metric(
     "gpuvigil_train_last_step_timestamp_seconds", "gauge", "When the last step was reported.", "seconds", JOB
 )
 STARTED = Metric(
-    "gpuvigil_train_started_timestamp_seconds", "gauge", "When the run's first step was reported.", "seconds", JOB
+    "gpuvigil_train_started_timestamp_seconds",
+    "gauge",
+    "When the run's first step was reported.",
+    "seconds",
+    JOB,
+    vital=True,
 )
 PLANNED_SECONDS = Metric(
     "gpuvigil_train_planned_seconds", "gauge", "Planned duration of the run, from configuration.", "seconds", JOB
@@ -83,6 +89,7 @@ CHECKPOINT_COMPLETE_TIME = Metric(
     "When the last complete checkpoint (manifest and sizes agree) was written.",
     "seconds",
     JOB,
+    vital=True,
 )
 CHECKPOINT_VERIFIED_TIME = Metric(
     "gpuvigil_checkpoint_last_verified_timestamp_seconds",
@@ -109,6 +116,7 @@ CHECKPOINT_INTERVAL = Metric(
     "The job's own interval between checkpoints: configured, else the median of those seen.",
     "seconds",
     JOB,
+    vital=True,
 )
 CHECKPOINTS = Metric("gpuvigil_checkpoint_complete", "gauge", "Complete checkpoints kept.", labels=JOB)
 CHECKPOINTS_BAD = Metric(

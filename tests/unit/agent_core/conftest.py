@@ -24,6 +24,7 @@ def metric():
         info=Metric("gpuvigil_test", "info", "An info.", labels=("model",)),
         histogram=Metric("gpuvigil_test_wait_seconds", "histogram", "A histogram.", "seconds", ("a",), budget=12),
         small=Metric("gpuvigil_test_small", "gauge", "Small budget.", labels=("a",), budget=3),
+        vital=Metric("gpuvigil_test_vital", "gauge", "Alerts go by it.", labels=("a",), vital=True),
         plain=Metric("gpuvigil_test_plain", "gauge", "No labels."),
     )
     yield made

@@ -43,7 +43,7 @@ def test_a_bad_sample_is_dropped_and_counted_and_the_good_one_stays(metric, make
 
 def test_a_metric_that_only_looks_declared_is_dropped(metric):
     double = Metric.__new__(Metric)
-    for field in ("stem", "kind", "help", "unit", "labels", "stability", "dynamic", "budget", "name"):
+    for field in ("stem", "kind", "help", "unit", "labels", "stability", "dynamic", "budget", "vital", "name"):
         object.__setattr__(double, field, getattr(metric.plain, field))
     intake = Intake()
     assert run(intake, Sample(double, (), 1.0)) == {}

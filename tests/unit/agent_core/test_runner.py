@@ -171,6 +171,35 @@ def test_over_the_nodes_budget_the_largest_family_pays(metric, running, until):
     assert before % 90 == 0, "once a result, not once a tick"
 
 
+def test_what_alerts_go_by_is_left_out_last(metric, running, until):
+    """A node of sixteen GPUs has more series than agreed, and its Xids are to page all the same."""
+    runner, _ = running(
+        {
+            "small": lambda: [metric.counter.sample(1, str(n)) for n in range(40)],
+            "vital": lambda: [metric.vital.sample(1, str(n)) for n in range(90)],
+        },
+        series_budget=125,
+    )
+    snapshot = until(lambda: (s := runner.snapshot()) and not s.waiting and s)
+    assert len(values(snapshot, metric.vital)) == 90
+    assert values(snapshot, metric.counter) == []
+    runner.budget.series = 100
+    assert values(runner.snapshot(), metric.vital) == [], "the budget holds whatever is vital"
+
+
+def test_what_alerts_go_by_pays_where_it_is_what_exploded(metric, running, until):
+    runner, _ = running(
+        {
+            "small": lambda: [metric.counter.sample(1, str(n)) for n in range(40)],
+            "vital": lambda: [metric.vital.sample(1, str(n)) for n in range(400)],
+        },
+        series_budget=300,
+    )
+    snapshot = until(lambda: (s := runner.snapshot()) and not s.waiting and s)
+    assert values(snapshot, metric.vital) == []
+    assert len(values(snapshot, metric.counter)) == 40
+
+
 def test_two_collectors_that_give_one_series_give_it_once(metric, running, until):
     runner, _ = running({"a": lambda: [metric.plain.sample(1)], "b": lambda: [metric.plain.sample(2)]})
     snapshot = until(lambda: (s := runner.snapshot()) and not s.waiting and s)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import promql_parser as pp
 import pytest
 
-from agent.base.catalogue import CATALOGUE, TARGET_LABELS, Metric, load_all
+from agent.base.catalogue import CATALOGUE, TARGET_LABELS, Metric, central, load_all
 from alerts.rules import registry
 from alerts.rules.model import Alert, Recording
 from alerts.rules.thresholds import PROFILES
@@ -119,3 +119,20 @@ def test_look_ups_in_annotations_name_only_what_exists(alert: Alert) -> None:
 )
 def test_the_checker_sees_what_promtool_does_not(expr: str, told: str) -> None:
     assert any(told in problem for problem in problems(expr)), problems(expr)
+
+
+OTHERS = ("gpuvigil_agent_", "gpuvigil_collector_", "gpuvigil_config_")
+"""The agent's own series, which no budget leaves out."""
+CENTRAL = {metric.stem for metric in vars(central).values() if isinstance(metric, Metric)}
+
+
+def test_a_full_node_leaves_out_last_what_alerts_go_by() -> None:
+    """A rule whose series was left out for want of room is silent, and nobody knows."""
+    exprs = [rule.expr(t) for t in PROFILES.values() for group in registry.discover() for rule in group.rules(t)
+             if isinstance(rule, Alert)]  # fmt: skip
+    exprs += [rule.expr for group in registry.discover() for rule in group.rules(PROFILES["default"])
+              if isinstance(rule, Recording)]  # fmt: skip
+    read = {SERIES[name] for expr in exprs for name in re.findall(r"gpuvigil_\w+", expr) if name in SERIES}
+    here = [metric for metric in read if metric.stem not in CENTRAL and not metric.stem.startswith(OTHERS)]
+    assert len(here) > 15
+    assert [metric.stem for metric in here if not metric.vital] == []
