@@ -65,9 +65,29 @@ def _model(kind: str) -> type[BaseModel]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    load(_model(_kind(args)), args.file)
+    kind = _kind(args)
+    config = load(_model(kind), args.file)
+    served = args.file if kind == "web" else getattr(config, "web_config_file", None)
+    if served and (kind == "web" or Path(served).exists()):
+        _check_web(served)
+    elif served:
+        print(f"{served}: is not on this machine and was not checked", file=sys.stderr)
     print(f"{args.file}: good", file=sys.stderr)
     return int(Exit.GOOD)
+
+
+def _check_web(file: str) -> None:
+    """Load what the server would load of it: certificates and keys that do not fit are wrong, too.
+
+    Raises:
+        ConfigError: something is.
+    """
+    from agent.base.web.tls import make_context
+    from agent.base.web.webconfig import load_web_config
+
+    tls = load_web_config(file).tls_server_config
+    if tls is not None:
+        make_context(tls)
 
 
 def _show(args: argparse.Namespace) -> int:

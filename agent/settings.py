@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, create_model
 
 import agent.collectors
 from agent.base.collector import Kind, Settings, discover
-from agent.base.config import Duration, Model, load, loads
+from agent.base.config import Duration, Model, WebAddress, load, loads
 from agent.base.web.address import parse_address
 
 
@@ -68,8 +68,10 @@ class AgentConfig(Model):
     run_dir: str = Field(default_factory=default_run_dir, description="Folder of drill.json, shared with drills.")
     tick: Duration = Field(default=1.0, ge=0.1, le=15, description="Time between two snapshots.")
     series_budget: int = Field(default=2000, ge=500, description="Most series of this node; the largest family pays.")
-    prometheus_url: str | None = Field(default=None, description="Prometheus that scrapes this node (for doctor).")
-    alertmanager_urls: list[str] = Field(default_factory=list, description="Every Alertmanager peer.")
+    prometheus_url: WebAddress | None = Field(
+        default=None, description="Prometheus that scrapes this node (for doctor)."
+    )
+    alertmanager_urls: list[WebAddress] = Field(default_factory=list, description="Every Alertmanager peer.")
     log: LogSettings = Field(default_factory=LogSettings, description="What is written to standard error.")
     collectors: Any = None
 

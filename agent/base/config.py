@@ -11,9 +11,19 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from agent.base.errors import ConfigError
 
@@ -49,6 +59,16 @@ def format_duration(seconds: float) -> str:
     return "".join(parts)
 
 
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"must be an http or https address such as http://127.0.0.1:9090, got {text!r}")
+    return text
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""Address of a server that speaks HTTP."""
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -62,6 +82,12 @@ class Model(BaseModel):
     """Base of every settings model: unknown keys are refused, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, str_strip_whitespace=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_in_comments(cls, given: object) -> object:
+        """A section of which nothing but its name is left has its defaults."""
+        return {} if given is None else given
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -172,6 +198,8 @@ def loads(
 ) -> M:
     """As `load`, from text; `name` stands for the file in messages."""
     tree, data = _read(text, name)
+    if data is None:  # comments alone, below a "---"
+        data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{name}:1: must be a mapping of settings, got {type(data).__name__}")
     from_environment = environment(os.environ if environ is None else environ)
@@ -232,6 +260,8 @@ def _problem(
         msg = f"unknown key{_allowed(model, loc)}"
     elif kind == "missing":
         msg = "is required"
+    elif kind in ("model_type", "dict_type"):
+        msg = f"must be a mapping of settings, got {type(given).__name__}"
     elif not isinstance(given, (dict, list)) and "got" not in msg:
         msg = f"{msg[:1].lower()}{msg[1:]}, got {given!r}"
     return line or 0, f"{where}: {'.'.join(str(part) for part in loc)}: {_without_secrets(msg, loc, given)}"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.base.config import format_duration, parse_duration
+from agent.base.config import format_duration, loads, parse_duration
 from agent.base.errors import ConfigError
+from agent.base.web.webconfig import WebConfig
 from agent.cli import main
 from agent.settings import AgentConfig, agent_model, kinds, load_config, loads_config
 
@@ -57,11 +58,38 @@ def test_a_collector_may_be_switched_off():
         ("node: !!int x", r"config:1: .*int"),
         ("node: " + "[" * 5000, r"config:1: .*recursion"),
         ("? [a]\n: b", r"config:1"),
+        ("collectors: 5", r"config:1: collectors: must be a mapping of settings, got int"),
+        ("collectors:\n  gpu: [a]", r"config:2: collectors\.gpu: must be a mapping of settings, got list"),
+        ("prometheus_url: prom:9090", r"config:1: prometheus_url: must be an http or https address .*got 'prom:9090'"),
+        (
+            "alertmanager_urls:\n- http://a:9093\n- b:9093",
+            r"config:3: alertmanager_urls\.1: must be an http .*'b:9093'",
+        ),
+        ("alertmanager_urls: ['http:///x']", r"alertmanager_urls\.0: must be an http or https address"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text, problem):
     with pytest.raises(ConfigError, match=problem):
         loads_config(text, environ={})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n# all in comments\n",
+        "null",
+        "collectors:\n",
+        "collectors:\n  gpu:\n  inference:\n",
+        "log:\ncollectors: {}",
+    ],
+)
+def test_a_section_in_which_all_is_commented_out_has_its_defaults(text):
+    assert loads_config(text, environ={}) == loads_config("", environ={})
+
+
+def test_a_section_that_may_be_left_out_is_left_out_where_it_is_null():
+    assert loads(WebConfig, "tls_server_config:\nhttp_server_config:\n", environ={}).tls_server_config is None
+    assert loads_config("collectors: {chassis: {redfish: null}}", environ={}).collectors.chassis.redfish is None
 
 
 def test_the_environment_overrides_the_file_and_is_named_when_wrong():
@@ -107,6 +135,27 @@ def test_config_check_is_for_scripts(tmp_path, capsys):
     assert f"{bad}:2: listen:" in capsys.readouterr().err
     assert main(["config", "check", str(tmp_path / "none.yaml")]) == 2
     assert main(["config", "check", "--kind", "web", str(good)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("web", "said"),
+    [
+        ("tls_server_config: {cert_file: no.pem, key_file: no.key}", "no.pem"),
+        ("basic_auth_users: {a: b}", "web.yaml:1: basic_auth_users"),
+    ],
+)
+def test_config_check_finds_what_would_keep_the_agent_from_starting(tmp_path, capsys, web, said):
+    """The web configuration and the files that it names, too, by itself or from agent.yaml."""
+    file, config = tmp_path / "web.yaml", tmp_path / "agent.yaml"
+    config.write_text(f"web_config_file: {file}\n")
+    assert main(["config", "check", str(config)]) == 0, "a file is often checked elsewhere than it is used"
+    assert "was not checked" in capsys.readouterr().err
+    file.write_text(web)
+    for checked in (file, config):
+        assert main(["config", "check", str(checked)]) == 2
+        assert said in capsys.readouterr().err
+    file.write_text("basic_auth_users: {}\n")
+    assert main(["config", "check", str(config)]) == 0
 
 
 def test_config_show_can_be_read_back(tmp_path, capsys):
