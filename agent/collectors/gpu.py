@@ -153,8 +153,8 @@ class Gpu:
     def _existence(self, view: View, described: dict[str, Any], inventory: Inventory) -> Iterator[Sample]:
         synthetic = self._node.label
         present = {str(gpu["uuid"]): gpu for gpu in described["gpus"]}
-        unsure = {*described["blind"], *(stuck.uuid for stuck in view.stuck)}
-        unsure |= {inventory.with_index(index) for index in described["skipped"]}
+        unsure = {stuck.uuid for stuck in view.stuck}
+        unsure |= {inventory.with_index(index) for index in (*described["skipped"], *described["blind"])}
         for uuid, known in inventory.known.items():
             labels = (str(known.gpu), uuid, synthetic)
             gpu = present.get(uuid)

@@ -183,7 +183,8 @@ def _facts(view: View, inventory: Inventory, readings: Readings, minute: Minute)
     stuck = {each.uuid: (each.call, each.seconds()) for each in view.stuck}
     unsure = set()
     if view.described is not None:
-        unsure = {*view.described["blind"], *(inventory.with_index(index) for index in view.described["skipped"])}
+        hidden = (*view.described["skipped"], *view.described["blind"])
+        unsure = {inventory.with_index(index) for index in hidden}
     for uuid, known in inventory.known.items():
         present = None if not view.fresh or view.frame is None or uuid in unsure else uuid in readings
         throttled = minute.throttled(uuid, (*HEAT, *BRAKE))

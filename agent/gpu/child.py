@@ -54,7 +54,8 @@ class Child:
         self._slow = SlowLane(self._library, self._beat.lane(wire.SLOW))
         self._devices: dict[str, Device] = {}
         self._lost: dict[str, tuple[Identity, int]] = {}
-        self._blind: list[str] = []
+        self._blind: list[int] = []
+        """NVML indices whose GPU nobody may look at."""
         self._listed: set[str] = set()
         self._listing = b""
         """Lists of processes that go with the sweep's values: one message wakes the agent once."""
@@ -144,13 +145,13 @@ class Child:
         """Look at every index; keep GPUs that are as they were, open those that are new or back.
 
         Raises:
-            Down: the driver is gone, or no GPU of several answers for its handle.
+            Down: the driver is gone or does not say how many there are, or no GPU of several answers for its handle.
         """
         count = ctypes.c_uint()
         code = self._library.call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        if code in codes.DOWN or code == codes.UNKNOWN:
+        if code != codes.SUCCESS:
             raise Down(code)
-        total = min(count.value, MAX_GPUS) if code == codes.SUCCESS else 0
+        total = min(count.value, MAX_GPUS)
         wanted = [i for i in self._settings["only"] or range(total) if i < total and i not in self._settings["skip"]]
         present: dict[str, Device] = {}
         failed: dict[int, int] = {}
@@ -210,16 +211,12 @@ class Child:
         for uuid, device in self._devices.items():
             if uuid not in present and device.identity.index not in self._settings["skip"]:
                 self._lost.setdefault(uuid, (device.identity, codes.GPU_NOT_FOUND))
-        self._blind = []
+        self._blind = [index for index, code in failed.items() if code in codes.REFUSED]
         known = {int(entry["index"]): str(entry["uuid"]) for entry in self._settings["known"]}
         known.update({identity.index: uuid for uuid, (identity, _) in self._lost.items()})
         for index, code in failed.items():
             last = known.get(index)
-            if last is None or last in present:
-                continue
-            if code == codes.NO_PERMISSION:
-                self._blind.append(last)
-            else:
+            if last is not None and last not in present and index not in self._blind:
                 self._lost.setdefault(last, (Identity(last, index, ""), code))
         for uuid in present:
             self._lost.pop(uuid, None)
@@ -361,7 +358,7 @@ def _mean(percentages: list[int]) -> float | None:
 
 def version_of(driver: str) -> tuple[int, int]:
     """The first two numbers of a driver's version; zeros where it is none."""
-    numbers = [int(part) if part.isdigit() else 0 for part in (*driver.split("."), "", "")]
+    numbers = [int(part) if part.isdecimal() else 0 for part in (*driver.split("."), "", "")]
     return numbers[0], numbers[1]
 
 

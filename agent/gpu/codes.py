@@ -30,6 +30,8 @@ UNKNOWN: Final = 999
 
 PERMANENT: Final = frozenset({NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED})
 """Will not change while this library is loaded: the series is left out, nothing is asked again."""
+REFUSED: Final = PERMANENT | {INVALID_ARGUMENT}
+"""They speak of the call, not of the GPU: whether it is there, nobody can tell."""
 GONE: Final = frozenset({GPU_IS_LOST, GPU_NOT_FOUND})
 """From any call, whatever other calls still answer: this GPU is lost."""
 GONE_AT_OPEN: Final = GONE | {UNKNOWN}

@@ -114,7 +114,8 @@ class Library:
             try:
                 return wrapper(*args)
             except pynvml.NVMLError as error:
-                judge(error.value)
+                if index is not None or error.value not in codes.GONE:  # a call about no GPU knows of no lost one
+                    judge(error.value)
                 return None
             except pynvml.NVMLLibraryMismatchError:
                 return None

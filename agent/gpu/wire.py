@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Both ends are started from one installation; the number guards against an upgrade in between."""
 
 HELLO, STATE, DESCRIBE, VALUES, XID, PROCESSES = range(1, 7)

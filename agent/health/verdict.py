@@ -122,6 +122,8 @@ def _presence(facts: Facts) -> Finding:
         return State.UNKNOWN, "the driver does not answer", ""
     if not facts.present:
         return State.UNHEALTHY, "it no longer answers the driver", "RESTART_BM"
+    if not facts.readings:
+        return State.UNKNOWN, "the driver lists it and tells nothing of it", ""
     return GOOD
 
 

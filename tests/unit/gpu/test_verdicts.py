@@ -140,7 +140,8 @@ def verdict(found: Facts, component: str) -> Verdict:
         (facts(False), "presence", State.UNHEALTHY, "RESTART_BM"),
         (facts(None), "presence", State.UNKNOWN, ""),
         (replace(facts(None), stuck=("nvmlX", 20.0)), "presence", State.UNHEALTHY, "RESTART_BM"),
-        (facts(), "presence", State.HEALTHY, ""),
+        (facts(power=300), "presence", State.HEALTHY, ""),
+        (facts(), "presence", State.UNKNOWN, ""),  # listed, and every call about it is refused
         (facts(recovery_action=0), "recovery", State.HEALTHY, ""),
         (facts(recovery_action=4), "recovery", State.UNHEALTHY, "RESET_GPU"),
         (facts(recovery_action=99), "recovery", State.UNHEALTHY, "CONTACT_SUPPORT"),
