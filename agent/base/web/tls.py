@@ -27,10 +27,12 @@ def make_context(config: TlsConfig) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if config.prefer_server_cipher_suites:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    if config.cipher_suites:
-        context.set_ciphers(":".join(map(_openssl_name, config.cipher_suites)))
-    for curve in config.curve_preferences:
-        context.set_ecdh_curve(_CURVES[curve])
+    if config.older_suites:
+        context.set_ciphers(":".join(map(_openssl_name, config.older_suites)))
+    elif config.cipher_suites:  # suites of 1.3 alone: nothing older can be spoken
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if len(config.curve_preferences) == 1:  # Python's interface takes one
+        context.set_ecdh_curve(_CURVES[config.curve_preferences[0]])
     context.set_alpn_protocols(["http/1.1"])
     key = config.key.get_secret_value() if config.key is not None else None
     with _as_file(config.cert, config.cert_file) as cert_file, _as_file(key, config.key_file) as key_file:

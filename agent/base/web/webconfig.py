@@ -27,6 +27,9 @@ Cipher = Literal[
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
 ]
 
 
@@ -47,9 +50,13 @@ class TlsConfig(Model):
     )
     min_version: Version = Field(default="TLS13", description="Least TLS version.")
     max_version: Version = Field(default="TLS13", description="Highest TLS version.")
-    cipher_suites: list[Cipher] = Field(default_factory=list, description="Suites of TLS 1.2; empty is OpenSSL's list.")
+    cipher_suites: list[Cipher] = Field(
+        default_factory=list, description="Suites of TLS 1.2; empty is OpenSSL's list. Those of 1.3 are always offered."
+    )
     prefer_server_cipher_suites: bool = Field(default=True, description="The server's order of suites decides.")
-    curve_preferences: list[Curve] = Field(default_factory=list, max_length=1, description="The curve of ECDHE.")
+    curve_preferences: list[Curve] = Field(
+        default_factory=list, description="The curve of ECDHE; more than one is OpenSSL's list, which has them all."
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> TlsConfig:
@@ -68,7 +75,14 @@ class TlsConfig(Model):
             raise ValueError("client_allowed_sans needs client_auth_type RequireAndVerifyClientCert")
         if self.min_version > self.max_version:
             raise ValueError("min_version is above max_version")
+        if self.max_version == "TLS12" and self.cipher_suites and not self.older_suites:
+            raise ValueError("cipher_suites holds no suite of TLS 1.2, and max_version is TLS12")
         return self
+
+    @property
+    def older_suites(self) -> list[Cipher]:
+        """Those of TLS 1.2."""
+        return [name for name in self.cipher_suites if name.startswith("TLS_ECDHE_")]
 
 
 class Headers(Model):

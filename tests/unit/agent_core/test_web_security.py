@@ -111,6 +111,36 @@ def test_tls_1_2_only_when_told(secured, pki):
         assert tls.cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("more", "speaks"),
+    [
+        ("cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]", {"TLSv1.2", "TLSv1.3"}),
+        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", {"TLSv1.3"}),  # none of 1.2 is left
+        ("curve_preferences: [CurveP384, X25519]", {"TLSv1.2", "TLSv1.3"}),
+    ],
+)
+def test_lists_as_exporter_toolkit_takes_them(secured, pki, more, speaks, version):
+    served = secured(tls_text(pki, more=f"  min_version: TLS12\n  {more}\n"))
+    context = ssl.create_default_context(cafile=pki / "ca.pem")
+    context.minimum_version = context.maximum_version = version
+    name = "TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as plain:
+        if name in speaks:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+                assert tls.version() == name
+        else:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_suites_that_no_version_can_use_are_an_error(pki, tmp_path):
+    text = tls_text(pki, more="  min_version: TLS12\n  max_version: TLS12\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n")
+    (tmp_path / "web.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"no suite of TLS 1\.2"):
+        load_web_config(tmp_path / "web.yaml")
+
+
 def test_inline_certificates(secured, pki):
     block = {name: (pki / f"one.{name}").read_text().replace("\n", "\n    ") for name in ("pem", "key")}
     served = secured(f"tls_server_config:\n  cert: |\n    {block['pem']}\n  key: |\n    {block['key']}\n")
