@@ -19,6 +19,8 @@ from agent.gpu.nvml import Library
 from agent.gpu.readings import EVENT_WAIT_S
 
 XID: Final = 0x8
+_THROUGHPUT: Final = {"pcie_tx": 0, "pcie_rx": 1}
+"""By the number of NVML's direction."""
 WHOLE_GPU: Final = 0xFFFFFFFF
 
 
@@ -116,9 +118,16 @@ class SlowLane:
 
     def _run(self) -> None:
         while True:
-            for device in list(self._devices):
-                self.results[device.identity.uuid] = {**self._validity(device), **self._throughput(device)}
+            self.look(list(self._devices))
             time.sleep(self.PERIOD_S)
+
+    def look(self, devices: Iterable[Device]) -> None:
+        """Ask once. What was told before and is not now has no value: the sweep keeps what it is not given anew."""
+        for device in devices:
+            uuid = device.identity.uuid
+            before = self.results.get(uuid, {}) if device.slow_pcie else {}
+            silent = dict.fromkeys(before.keys() & _THROUGHPUT, math.nan)
+            self.results[uuid] = {**silent, **self._validity(device), **self._throughput(device)}
 
     def _ask(self, device: Device, name: str, *args: Any) -> int:
         return self._library.call(name, device.handle, *args, index=device.identity.index, lane=self._lane)
@@ -133,7 +142,7 @@ class SlowLane:
     def _throughput(self, device: Device) -> dict[str, float]:
         found: dict[str, float] = {}
         if device.slow_pcie:
-            for direction, key in enumerate(("pcie_tx", "pcie_rx")):
+            for key, direction in _THROUGHPUT.items():
                 out = ctypes.c_uint()
                 code = self._ask(device, "nvmlDeviceGetPcieThroughput", ctypes.c_uint(direction), ctypes.byref(out))
                 if code == codes.SUCCESS:
