@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import sys
 import threading
@@ -289,8 +290,8 @@ class Child:
                     )
                     == codes.SUCCESS
                 ]
-                if told:
-                    device.plan.put("p2p." + word, sum(told))
+                if told or device.plan.has("p2p." + word):
+                    device.plan.put("p2p." + word, sum(told) if told else math.nan)
         return any(device.plan.changed for device in self._order)
 
     def _list_processes(self, device: Device) -> None:
@@ -302,7 +303,10 @@ class Child:
         rows = self._library.ask(
             pynvml.nvmlDeviceGetComputeRunningProcesses, device.handle, index=device.identity.index
         )
-        if rows is None:
+        if rows is None:  # not told, or no longer: an old list would stand for the present
+            if device.plan.has("processes"):
+                device.plan.put("processes", math.nan)
+                self._listing += wire.pack(wire.PROCESSES, {"uuid": device.identity.uuid, "processes": []})
             return
         good = [row for row in rows if 0 < row.pid < 1 << 22 and (row.usedGpuMemory or 0) < 1 << 48]
         if len(good) < len(rows):

@@ -139,6 +139,17 @@ def test_processes_are_shown_by_size(make_node):
     assert shown == {"12": 9 << 30, "13": 3 << 30}
 
 
+def test_processes_that_are_no_longer_told_are_no_longer_shown(make_node):
+    node = make_node(world={"gpus": 1}, setup=lambda world: world.set_process(0, 11, 1 << 30), interval="100ms")
+    node.until(lambda page: page.all("gpuvigil_gpu_process_memory_bytes"))
+    node.world.set("no_permission", 0, call="processes")
+    node.until(
+        lambda page: not page.all("gpuvigil_gpu_process_memory_bytes") and not page.all("gpuvigil_gpu_processes")
+    )
+    node.world.clear()
+    node.until(lambda page: page.all("gpuvigil_gpu_process_memory_bytes") and page.one("gpuvigil_gpu_processes") == 1)
+
+
 def test_video_engines_are_shown_for_the_processes_that_ever_used_them(make_node):
     def setup(world):
         world.set_process(0, 11, 1 << 30)
