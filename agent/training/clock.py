@@ -24,10 +24,12 @@ class LogClock:
     def __init__(self) -> None:
         self.offset = 0.0
         """Seconds to add to the log's times."""
+        self.known = False
+        """The offset has been found out; later it may change with the season."""
 
     def learn(self, last_line: float, modified: float) -> None:
         """Compare the time in one of the file's last lines with the file's modification time."""
         difference = modified - last_line
         whole = round(difference / _HALF_HOUR) * _HALF_HOUR
         if abs(whole) <= _FURTHEST and abs(difference - whole) <= _SLACK:
-            self.offset = whole
+            self.offset, self.known = whole, True

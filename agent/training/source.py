@@ -95,9 +95,9 @@ class LogSource:
 
     def _set_clock(self, run: Run, recent: float, modified: float) -> None:
         """Learn the zone of the log's clock; the start may have been read before it was known."""
-        before = self._clock.offset
+        before, first = self._clock.offset, not self._clock.known
         self._clock.learn(recent, modified)
-        if self._begun is not None and run.started == self._begun + before:
+        if first and self._begun is not None and run.started == self._begun + before:
             run.started = self._begun + self._clock.offset
 
     def _new_parser(self) -> Parser:
@@ -134,7 +134,7 @@ class LogSource:
             preamble = tail.preamble()
         except OSError:
             return
-        self._tail, self._clock.offset = tail, float(state["offset"])
+        self._tail, self._clock.offset, self._clock.known = tail, float(state["offset"]), True
         self._parser = open_format(state["format"], self._zone)
         for _ in self._parser.feed_all(preamble):
             pass

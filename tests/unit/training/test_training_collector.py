@@ -183,6 +183,19 @@ def test_a_log_in_another_zone_is_set_right(bench: Bench) -> None:
     assert seen["started_timestamp_seconds"] == pytest.approx(bench.now - 10, abs=2)
 
 
+def test_the_start_stays_when_the_logs_clock_goes_back_by_an_hour(bench: Bench) -> None:
+    """The night in which summer time ends, in a container whose clock shows it."""
+    begun = bench.now
+    bench.write(*(megatron(step, bench.now - 2 + step) for step in (1, 2)))
+    assert bench.page()["started_timestamp_seconds"] == pytest.approx(begun - 1, abs=1)
+    bench.now += 600
+    bench.write(*(megatron(step, bench.now - 3600 - 4 + step) for step in (3, 4)))
+    seen = bench.page()
+    assert seen["last_step_timestamp_seconds"] == pytest.approx(bench.now, abs=2)
+    assert seen["started_timestamp_seconds"] == pytest.approx(begun - 1, abs=1)
+    assert seen["restarts_total"] == 0
+
+
 def test_the_start_of_a_long_log_in_another_zone_is_set_right_too(bench: Bench) -> None:
     """The first steps are read before the end of the file shows the zone."""
     lines = [megatron(step, bench.now - 7200 - 5000 + step, total=9000) + "time (ms) | x: 1\n" for step in range(5001)]
