@@ -93,7 +93,7 @@ class Intake:
         if type(value) is not float:
             try:
                 value = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return self._drop("invalid", sample)
         if value < 0 and metric.kind != "gauge":
             return self._drop("negative", sample)

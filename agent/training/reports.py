@@ -26,7 +26,7 @@ from agent.base.trainlog import Progress
 from agent.base.trainlog.jsonlines import record
 from agent.base.trainlog.text import parse_json
 from agent.training.clock import believed
-from agent.training.run import Run
+from agent.training.run import RANKS, Run
 
 BODY_LIMIT: Final = 64 * 1024
 _CLIENTS: Final = 64
@@ -55,6 +55,8 @@ class ReportSource:
             if step < self._last_step.get(report.rank, 0):
                 self._last_step.clear()
                 run.new_file()
+            if len(self._last_step) > RANKS:
+                self._last_step.clear()
             self._last_step[report.rank] = step
             at = believed(report.time, arrived)
             run.take(report, arrived if at is None else at)

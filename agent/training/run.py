@@ -23,6 +23,10 @@ _KEPT: Final = (
 SILENCE: Final = 1800.0
 """Seconds without a step after which a run counts as ended, unless ten of its usual intervals are longer."""
 _COPY_SECONDS: Final = 60.0
+STEP_LIMIT: Final = 1 << 62
+"""No run has as many steps: what a log says beyond is damage."""
+RANKS: Final = 4096
+"""Ranks of which a pace is kept."""
 FRESH: Final = 120.0
 """Seconds for which a pace is a pace of now, unless ten of its usual intervals are longer."""
 
@@ -107,7 +111,8 @@ class Run:
         if self._rank is not None and record.rank is not None and record.rank != self._rank:
             return
         if record.step is not None:
-            self._take_step(record, record.step, at)
+            if 0 <= record.step < STEP_LIMIT:
+                self._take_step(record, record.step, at)
         elif record.total_steps is not None:
             self._take_total(record.total_steps)
         for name in record.damaged:  # what was known before the damage no longer stands
@@ -147,7 +152,7 @@ class Run:
         self._take_total(record.total_steps)
 
     def _take_total(self, total: int | None) -> None:
-        if total is not None:
+        if total is not None and 0 <= total < STEP_LIMIT:
             self.total = total or None
         planned = self.steps_planned
         self.ended = self.ended or (planned is not None and self.step is not None and self.step >= planned > 0)
@@ -180,6 +185,8 @@ class Run:
 
     def _take_rank(self, record: Progress, at: float | None) -> None:
         if record.rank is None or record.step is None:
+            return
+        if record.rank not in self._rank_seen and len(self._rank_seen) >= RANKS:
             return
         self._rank = record.rank if self._rank is None else min(self._rank, record.rank)
         seconds = record.step_seconds

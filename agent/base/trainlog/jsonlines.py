@@ -77,7 +77,10 @@ def _value(field: str, given: Any, tz: tzinfo | None) -> float | None:
     if isinstance(given, bool):
         return None
     if isinstance(given, (int, float)):
-        value = float(given)
+        try:
+            value = float(given)
+        except OverflowError:
+            return None
         return value / 1000 if field == "time" and value > 1e11 else value  # milliseconds since 1970
     if not isinstance(given, str):
         return None

@@ -13,7 +13,7 @@ LINE_LIMIT = 4096
 """Characters of a line that are looked at; a progress line is a few hundred long."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_RANK = re.compile(r"(?:\[(?:rank|default)[ -]?(\d+)(?:/\d+)?\]|^\s*(\d{1,5}):\s|\[Rank (\d+)\])")
+_RANK = re.compile(r"(?:\[(?:rank|default)[ -]?(\d{1,6})(?:/\d+)?\]|^\s*(\d{1,5}):\s|\[Rank (\d{1,6})\])")
 _KUBERNETES = re.compile(r"(\d{4}-\d\d-\d\dT\S+) (?:stdout|stderr) [FP] ")
 _NUMBER = re.compile(
     r"[-+]?(?:(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)", re.I | re.A

@@ -26,14 +26,14 @@ def records(text: str) -> list[Progress]:
     total = planned if isinstance(planned, int) and planned > 0 else None
     found = [record for entry in state["log_history"] if isinstance(entry, dict) and (record := _record(entry, total))]
     step = state.get("global_step")
-    if isinstance(step, int) and (not found or (found[-1].step or 0) < step):
+    if isinstance(step, int) and not isinstance(step, bool) and (not found or (found[-1].step or 0) < step):
         found.append(Progress(step=step, total_steps=total))
     return found
 
 
 def _record(entry: dict[str, Any], total: int | None) -> Progress | None:
     step = entry.get("step")
-    if not isinstance(step, int):
+    if not isinstance(step, int) or isinstance(step, bool):
         return None
     values = Reading({name: str(value) for name, value in entry.items()})
     return Progress(

@@ -28,6 +28,7 @@ def run(intake, *samples):
         (lambda m: Sample(m.histogram, ("a", "wide"), 1.0, "bucket"), "invalid"),
         (lambda m: Sample(m.gauge, ("a", 3), 1.0), "invalid"),
         (lambda m: Sample(m.gauge, ("a", "b"), None), "invalid"),
+        (lambda m: Sample(m.gauge, ("a", "b"), 10**400), "invalid"),
         (lambda m: Sample(m.gauge, ("a", "b"), math.nan), "nan"),
         (lambda m: Sample(m.counter, ("a",), -1.0), "negative"),
         (lambda m: Sample(m.gauge, ("a", "x" * 5000), 1.0), "label_too_long"),

@@ -322,6 +322,33 @@ def test_lost_losses_of_a_trainer_state_are_counted_once(tmp_path: Path) -> None
     assert look(2.5, float("nan"), float("-inf"))["loss_nonfinite_total"] == 2  # by another agent, which goes on
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        f" iteration 5/ 1{400 * '0'} | elapsed time per iteration (ms): 5.0 | number of nan iterations:   0 |",
+        f"step:5/1{400 * '0'} train_time:5ms step_avg:nanms",
+        f'{{"step": 5, "total_steps": 1{400 * "0"}, "loss": 1{400 * "0"}}}',
+        f':::MLLOG {{"key": "max_steps", "value": 1{400 * "0"}}}\n:::MLLOG {{"key": "train_loss", "value": 2.5,'
+        ' "time_ms": 1, "metadata": {"step_num": 5}}',
+    ],
+)
+def test_a_total_beyond_all_measure_costs_no_other_job_its_series(bench: Bench, line: str) -> None:
+    """The page's intake takes floats: an int that is none of them failed the collector of all jobs."""
+    bench.write(line + "\n")
+    seen = bench.page()
+    assert seen["step"] == 5
+    assert "steps_planned" not in seen
+
+
+def test_a_trainer_state_beyond_all_measure(tmp_path: Path) -> None:
+    state = tmp_path / "trainer_state.json"
+    huge = int("1" + 400 * "0")
+    state.write_text(json.dumps({"global_step": huge, "max_steps": huge, "log_history": [{"step": 5, "loss": 2.5}]}))
+    settings = TrainingSettings.model_validate({"jobs": [{"job_id": "j", "log": str(state)}]})
+    seen = page(Training(settings, Context(str(tmp_path), str(tmp_path))).collect())
+    assert (seen["step"], seen["loss"]) == (5, 2.5)
+
+
 def test_a_real_cancelled_run(bench: Bench) -> None:
     bench.write((DATA / "megatron_cancelled.log").read_text())
     seen = bench.page()

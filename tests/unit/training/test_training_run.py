@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.base.trainlog import Progress
 from agent.training.clock import LogClock
-from agent.training.run import Run
+from agent.training.run import RANKS, Run
 
 T0 = 1_700_000_000.0
 
@@ -194,6 +194,14 @@ def test_other_ranks_tell_their_pace_only() -> None:
     assert run.ranks == {0: 1.0, 1: 1.0, 2: 3.0, 3: 1.0}
     assert run.loss == 0.0
     assert run.restarts == 0
+
+
+def test_ranks_that_never_end_cost_no_memory() -> None:
+    run = Run()
+    for rank in range(2 * RANKS):
+        for step in (1, 2):
+            run.take(Progress(step=step, rank=rank, step_seconds=1.0), T0 + step)
+    assert len(run.ranks) == RANKS
 
 
 def test_state_goes_through_a_restart_of_the_agent() -> None:

@@ -257,6 +257,14 @@ def test_a_report_whose_clock_cannot_be_is_dated_by_its_arrival(
     assert page(collector)["last_step_timestamp_seconds",] == pytest.approx(time.time(), abs=30)
 
 
+def test_numbers_beyond_all_measure_are_damage(reporting: tuple[Training, Path]) -> None:
+    collector, path = reporting
+    huge = "1" + 400 * "0"
+    status, answer = post(path, f'{{"job_id": "j", "step": 5, "loss": {huge}, "total_steps": {huge}, "time": {huge}}}')
+    assert (status, answer) == (200, "1 taken\nno numbers, left out: loss, time, total_steps\n")
+    assert page(collector)["step",] == 5
+
+
 def test_several_reports_in_one_post(reporting: tuple[Training, Path]) -> None:
     collector, path = reporting
     reports = [
@@ -280,6 +288,7 @@ def test_several_reports_in_one_post(reporting: tuple[Training, Path]) -> None:
         ('{"job_id": "unknown", "step": 1}', 404),
         ('{"job_id": "j"}', 400),
         ('{"job_id": "j", "step": -1}', 400),
+        (f'{{"job_id": "j", "step": 1{400 * "0"}}}', 400),
         ("x" * 70_000, 413),
         (b"\xff\xfe", 400),
     ],
