@@ -111,10 +111,8 @@ class Checkpoint:
         last = aside.last
         if last is None or last.error is not None:
             error = last.error if last else None
-            if error is not None and not isinstance(error, OSError):
-                raise error
             if not isinstance(error, FileNotFoundError):  # a job that has not begun has no folder
-                problems.append(f"{folder}: {getattr(error, 'strerror', error)}")
+                problems.append(f"{folder}: {error.strerror if isinstance(error, OSError) else repr(error)}")
             return None
         if refused := next((one.reason for one in last.value or () if one.state is State.UNREADABLE), None):
             problems.append(refused)  # it may be the newest: which one is the last is not known

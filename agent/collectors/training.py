@@ -70,15 +70,19 @@ class Training:
         wait_all(self._asides, self._wait)
         now = self._clock()
         problems = self._listen()
+        broken: BaseException | None = None
         for job, aside in zip(self._jobs, self._asides, strict=True):
             if aside.pending is not None:
                 problems.append(f"{job.settings.job_id}: the log has not answered for {aside.pending:.0f} s")
                 continue
             if aside.last is not None and aside.last.error is not None:
-                raise aside.last.error
+                broken = broken or aside.last.error  # what one job's log does to us costs the others nothing
+                continue
             if job.denied:
                 problems.append(f"{job.settings.job_id}: {job.denied}")
             yield from samples(job, now)
+        if broken is not None:
+            raise broken
         if problems:
             raise PartialFailure("unreadable", "; ".join(problems))
 

@@ -257,6 +257,26 @@ def test_a_checkpoint_that_may_not_be_read_is_named_and_nothing_is_claimed(unpri
     assert bench.page()["last_complete_step",] == 200
 
 
+def test_a_folder_that_we_cannot_bear_costs_its_own_job_only(
+    bench: Bench, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(100, at=T0)
+    jobs = [{"job_id": name, "directory": str(bench.root)} for name in ("bad", "j")]
+    bench.settings = CheckpointSettings.model_validate({"jobs": jobs})
+    bench.collector = bench.renew()
+
+    def fail(_: float) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(bench.collector._jobs[0]._judge, "look", fail)
+    found: list[Sample] = []
+    with pytest.raises(PartialFailure, match="a fault of ours"):
+        found.extend(bench.collector.collect())
+    assert {s.labels: s.value for s in found if s.metric.name == "gpuvigil_checkpoint_last_complete_step"} == {
+        ("j",): 100
+    }
+
+
 def test_a_file_that_may_not_be_read_is_not_corrupt(unprivileged: Path, build: Build) -> None:
     bench = Bench(unprivileged)
     build(100, root=bench.root, at=T0)

@@ -278,6 +278,22 @@ def test_a_dead_file_server_holds_up_its_own_job_only(tmp_path: Path, monkeypatc
         assert aside.wait(30)
 
 
+def test_a_log_that_we_cannot_bear_costs_its_own_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [{"job_id": name, "log": str(tmp_path / name)} for name in ("bad", "good")]
+    (tmp_path / "bad").write_text(megatron(5, time.time()))
+    (tmp_path / "good").write_text(megatron(6, time.time()))
+    collector = Training(TrainingSettings.model_validate({"jobs": jobs}), Context(str(tmp_path), str(tmp_path)))
+
+    def fail(*_: object) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(collector._jobs[0].source, "poll", fail)
+    found: list[Sample] = []
+    with pytest.raises(LookupError, match="a fault of ours"):
+        found.extend(collector.collect())
+    assert {s.labels: s.value for s in found if s.metric.name == "gpuvigil_train_step"} == {("good",): 6}
+
+
 def test_trainer_state_is_followed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     state = tmp_path / "trainer_state.json"
