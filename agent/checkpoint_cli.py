@@ -158,7 +158,7 @@ def _latest(args: argparse.Namespace) -> int:
             _say(f"{path}: its manifest has no hash for some or all of its files: cannot be verified")
             continue
         entry = ledger.of(path, one.manifest) if ledger else None
-        if entry is not None and entry.finished is not None:
+        if entry is not None and entry.finished is not None and entry.holds(content.root):
             findings, basis = list(entry.findings), "verified before"
         elif args.sizes_only:
             findings, basis = [], "sizes"

@@ -31,6 +31,8 @@ class Entry:
     written: float = 0.0
     """When the checkpoint was finished, Unix seconds."""
     done: dict[str, Stamp] = field(default_factory=dict)
+    failed: dict[str, Stamp | None] = field(default_factory=dict)
+    """The files found wrong, as they were then; None for one that was not there."""
     findings: list[str] = field(default_factory=list)
     """What is wrong, a file each; empty and `finished` means good."""
     finished: float | None = None
@@ -45,6 +47,18 @@ class Entry:
     @property
     def bad(self) -> bool:
         return self.finished is not None and bool(self.findings)
+
+    def holds(self, root: Path) -> bool:
+        """Whether the files below `root` are still those that were verified: the same inode, time and size."""
+        return all(look(root / path) == kept for path, kept in {**self.done, **self.failed}.items())
+
+
+def look(path: Path) -> Stamp | None:
+    """As `stamp`; None where the file is not there."""
+    try:
+        return stamp(path)
+    except OSError:
+        return None
 
 
 class Ledger:
@@ -62,10 +76,7 @@ class Ledger:
 
     def load(self) -> None:
         """Read the file if it has changed; a damaged one counts as empty."""
-        try:
-            version = stamp(self.file)
-        except OSError:
-            version = None
+        version = look(self.file)
         if version == self._version:
             return
         self._version = version
@@ -101,4 +112,6 @@ def _entry(one: dict[str, Any]) -> Entry:
     inode, modified, size = fields["manifest"]
     fields["manifest"] = (inode, modified, size)
     fields["done"] = {path: (a, b, c) for path, (a, b, c) in fields["done"].items()}
+    failed = fields.get("failed", {})
+    fields["failed"] = {path: None if kept is None else (kept[0], kept[1], kept[2]) for path, kept in failed.items()}
     return Entry(**fields)

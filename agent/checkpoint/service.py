@@ -7,6 +7,7 @@ stopped at any time; on the next start it goes on with the first file that has n
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from agent.base.log import OnChange
 from agent.checkpoint import manifest as manifests
 from agent.checkpoint import verify
 from agent.checkpoint.judge import Judge, State, Verdict
-from agent.checkpoint.ledger import Entry, Ledger, stamp
+from agent.checkpoint.ledger import Entry, Ledger, look, stamp
 from agent.checkpoint.settings import CheckpointJob, CheckpointSettings
 
 _log = logging.getLogger("gpuvigil.checkpoint")
@@ -74,6 +75,8 @@ class Verifier:
         self._saved = monotonic()
         self._refused: set[str] = set()
         """Checkpoints with a file that we may not read, in this turn."""
+        self._looked: dict[str, float] = {}
+        """When the files of a verified checkpoint were compared with what they were then."""
         self._report = OnChange(_log)
 
     def turn(self) -> int:
@@ -108,13 +111,24 @@ class Verifier:
                 present.add(str(verdict.candidate.path))
                 if verdict.state is State.COMPLETE and verdict.manifest is not None:
                     entry = self._ledger.of(verdict.candidate.path, verdict.manifest)
+                    if entry is not None and entry.finished is not None and self._changed(verdict, entry):
+                        entry.finished = None
                     refused = str(verdict.candidate.path) in self._refused
                     if not refused and (entry is None or entry.finished is None):
                         found.append(Work(job, verdict, verdict.manifest))
         for path in [path for path in self._ledger.entries if path not in present]:
             if not Path(path).exists():
                 del self._ledger.entries[path]
+                self._looked.pop(path, None)
         return sorted(found, key=lambda work: -work.verdict.written)
+
+    def _changed(self, verdict: Verdict, entry: Entry) -> bool:
+        """Whether a file has been written since it was verified; looked at as seldom as sizes are."""
+        path, now = str(verdict.candidate.path), self._monotonic()
+        if now - self._looked.get(path, -math.inf) < self._settings.recheck:
+            return False
+        self._looked[path] = now
+        return not entry.holds(verdict.candidate.path if verdict.candidate.is_folder else verdict.candidate.path.parent)
 
     def _next(self) -> Work | None:
         if self._stop():
@@ -132,11 +146,14 @@ class Verifier:
         entry = self._ledger.of(path, work.manifest) or Entry(job_id, before)
         entry.step, entry.written, entry.hashed = work.verdict.step, work.verdict.written, listed.hashed
         self._ledger.entries[str(path)] = entry
+        entry.failed = {}
         findings: list[str] = []
         try:
             for one in listed.entries:
                 if (finding := self._file(listed, one, entry)) is not None:
                     findings.append(str(finding))
+                    entry.done.pop(one.path, None)
+                    entry.failed[one.path] = look(listed.root / one.path)
         except PermissionError as error:
             self._refused.add(str(path))
             self._report.bad("checkpoint may not be read", job_id=job_id, error=str(error))

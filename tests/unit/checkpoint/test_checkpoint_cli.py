@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.checkpoint.ledger import Ledger
 from agent.checkpoint.progress import Progress
+from agent.checkpoint.service import Verifier
+from agent.checkpoint.settings import CheckpointSettings
 from agent.cli import main
 from agent.settings import loads_config
 
@@ -84,6 +87,20 @@ def test_latest_exit_codes(build: Build, tmp_path: Path) -> None:
     shutil.rmtree(folder)
     assert main(["checkpoint", "latest", str(folder.parent)]) == 3
     assert main(["checkpoint", "latest", str(tmp_path / "none")]) == 2
+
+
+def test_latest_believes_the_service_only_of_files_that_are_still_those(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, state = build(100), tmp_path / "state"
+    settings = CheckpointSettings.model_validate({"jobs": [{"job_id": "j", "directory": str(folder.parent)}]})
+    Verifier(settings, Ledger(state / "checkpoint")).turn()
+    command = ["checkpoint", "latest", str(folder.parent), "--state-dir", str(state), "-o", "json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["basis"] == "verified before"
+    (folder / "weights.bin").write_bytes(b"W" * 1003)
+    assert main(command) == 1
+    assert "weights.bin: md5 is" in capsys.readouterr().err
 
 
 def test_what_may_not_be_read_cannot_be_told(

@@ -277,6 +277,26 @@ def test_a_folder_that_we_cannot_bear_costs_its_own_job_only(
     }
 
 
+def test_a_file_written_since_is_verified_again(bench: Bench, build: Build) -> None:
+    """Damaged after its verification it would stay verified, and repaired after it corrupt."""
+    folder = build(100, at=T0)
+    file = folder / "weights.bin"
+    sound = file.read_bytes()
+    ticks = iter(range(0, 10**6, 1000))
+    verifier = bench.verifier(monotonic=lambda: next(ticks))
+    assert verifier.turn() == 1
+    file.write_bytes(b"W" * len(sound))
+    assert verifier.turn() == 1
+    assert bench.page()["corrupt",] == 1
+    assert verifier.turn() == 0
+    file.write_bytes(sound)
+    os.utime(file, (T0 + 50, T0 + 50))
+    assert verifier.turn() == 1
+    page = bench.page()
+    assert (page["corrupt",], page["verify_failures_total",], page["last_verified_timestamp_seconds",]) == (0, 1, T0)
+    assert verifier.turn() == 0
+
+
 def test_a_file_that_may_not_be_read_is_not_corrupt(unprivileged: Path, build: Build) -> None:
     bench = Bench(unprivileged)
     build(100, root=bench.root, at=T0)
