@@ -18,7 +18,7 @@ from typing import Final
 from agent.base.errors import ConfigError
 from agent.base.trainlog import text
 from agent.base.trainlog.composer import Composer
-from agent.base.trainlog.deepspeed import DeepSpeed
+from agent.base.trainlog.deepspeed import TIMES, DeepSpeed
 from agent.base.trainlog.huggingface import HuggingFace
 from agent.base.trainlog.jsonlines import JsonLines
 from agent.base.trainlog.litgpt import LitGpt
@@ -56,7 +56,7 @@ class Auto(Parser):
     """Reads with every format until one has proved itself, then with that one.
 
     A log may speak two formats (DeepSpeed's timer beside Megatron's line): the one that tells more wins,
-    measured in fields of records that have a step.
+    measured in fields of records that have a step. DeepSpeed's share of communication is taken beside any other.
     """
 
     name = AUTO
@@ -67,6 +67,7 @@ class Auto(Parser):
         super().__init__(tz)
         self._told = {kind(tz): 0 for kind in FORMATS.values()}
         self._steps = 0
+        self._beside = DeepSpeed(tz)
         self.chosen: Parser | None = None
         """The format in use; None before the first record."""
         self.settled = False
@@ -77,6 +78,8 @@ class Auto(Parser):
 
     def feed_line(self, line: text.Line) -> Progress | None:
         record = self.chosen.feed_line(line) if self.settled and self.chosen else self._compare(line)
+        if record is None and self.chosen is not None and TIMES in line.text and self._beside.tells_times(line.text):
+            record = self._beside.feed_line(line)
         if self.chosen is not None:
             self.parsed, self.unparsed = self.chosen.parsed, self.chosen.unparsed
         return record

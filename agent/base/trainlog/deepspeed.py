@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from agent.base.trainlog.parser import Parser
 from agent.base.trainlog.progress import CUT, Progress
@@ -15,7 +16,8 @@ _PAIR = re.compile(r"(\w+)=(.*?)(?=,\s*\w+=|,?\s*$)")
 _REPORT = re.compile(r".*step=(\d+), skipped=\d+, lr=\[([^\]]*)(\]?)", re.A)
 _PIPELINE = re.compile(r".*steps: (\d+) (loss: .*)", re.A)
 _PIPELINE_PAIR = re.compile(r"(loss|iter time \(s\)|samples/sec): +((?!iter\b|samples/)\S*)")
-_TIMES = re.compile(r".*time \(ms\) \| (.*)")
+TIMES: Final = "time (ms) | "
+_TIMES = re.compile(r".*time \(ms\) \| ((?:fwd|forward): .*)")
 _TOP_LEVEL = (("fwd", "forward"), ("bwd", "backward"), ("step",))
 _REDUCE = ("bwd_allreduce", "backward_allreduce")
 """New and old names; those of a micro-step (`fwd_microstep`) are lines of their own."""
@@ -33,6 +35,11 @@ class DeepSpeed(Parser):
 
     def heed(self, found: re.Match[str]) -> None:
         self._batch_size = int(found[1])
+
+    @staticmethod
+    def tells_times(line: str) -> bool:
+        """Whether a line has the times of a step: its share of communication, whatever program told the step."""
+        return _TIMES.match(line) is not None
 
     def ignores(self, line: str) -> bool:
         """The report of step 0 is printed when the optimizer is set up, before any step."""

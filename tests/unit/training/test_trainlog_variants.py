@@ -192,6 +192,21 @@ def test_deepspeed_share_by_its_newer_names(lead: str) -> None:
     assert read("megatron", iteration, *times)[-1].communication_ratio == pytest.approx(0.2)  # Megatron-DeepSpeed
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        " {0}%|█         | {0}/100 [00:{0}<01:30,  1.00s/it]",
+        "Step {0}/100 | loss: 2.31",
+        '{{"step": {0}, "loss": 2.5}}',
+    ],
+)
+def test_deepspeed_share_beside_another_programs_steps(line: str) -> None:
+    times = "[Rank 0] time (ms) | fwd: 250.00 | bwd: 700.00 | bwd_inner: 500.00 | bwd_allreduce: 200.00 | step: 50.00"
+    records = read("auto", *[each for step in range(10, 30) for each in (line.format(step), times)])
+    assert [record.step for record in records[::2]] == list(range(10, 30))
+    assert [record.communication_ratio for record in records[1::2]] == [pytest.approx(0.2)] * 20
+
+
 def test_hugging_face_tells_the_training_bar_from_others() -> None:
     records = read(
         "huggingface",
