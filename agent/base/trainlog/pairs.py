@@ -20,7 +20,7 @@ from agent.base.trainlog.reading import Reading
 from agent.base.trainlog.text import integer, scalars, whole
 
 _LEAD: Final = re.compile(
-    r"\s*(?:\[(?![^\]]*(?i:step|iter|epoch))[^\]]*\](?:<\w+>)?:?|<\d+>|\([^()]*\bpid=\d[^()]*\)|^[\w.-]*\d\s+\||-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
+    r"\s*(?:\[(?![^\]]*(?i:step|iter|epoch))(?!\W*(?i:val|eval|test|valid\w*|evaluation)\W*\])[^\]]*\](?:<\w+>)?:?|<\d+>|\([^()]*\bpid=\d[^()]*\)|^[\w.-]*\d\s+\||-\s\w+(?=\s-)|[-+\d:.,/TZ]+(?=\s)|(?:INFO|DEBUG|root|train(?:ing)?)\b:?(?=\s)|[-|:>]+"
     r"|[DIWEF]\d{4}(?=\s)|[AP]M\b|[A-Z][a-z]{2}(?=\s+\d)|[\w.-]+(?=\s[\w-]+\[\d+\]:)|[\w-]+\[\d+\]:"
     r"|(?!(?:global|train|training)_step)\w*[._][\w.]*(?::(?:\w+|<\w+>)){0,2}[:\]]?(?=\s)|[A-Z]{4,8}:[\w.]+:"
     r"|(?i:(?!epoch|step|iter|val|eval|test)[a-z][\w.-]*\d[\w.-]*(?::\d+)?|stdout|stderr):(?=\s))\s*"

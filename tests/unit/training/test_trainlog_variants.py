@@ -434,7 +434,18 @@ def test_names_and_values_behind_what_others_put_in_front(lead: str, line: str) 
         ]
 
 
-@pytest.mark.parametrize("lead", ["eval: ", "val1: ", "eval2: ", "(eval) ", "test-1: ", "best so far: "])
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "eval: ",
+        "val1: ",
+        "(eval) ",
+        "test-1: ",
+        "best so far: ",
+        "[val] ",
+        "2026-01-02 03:04:05 | INFO | root | [Validation] ",
+    ],
+)
 def test_words_that_may_mean_another_step_are_no_lead(lead: str) -> None:
     assert open_format("pairs", timezone.utc).feed(lead + "step 10 | loss: 2.31") is None
 
