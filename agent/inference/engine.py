@@ -134,7 +134,7 @@ class Engine:
         engine = self._pid
         if engine is None:
             return
-        yield m.ENGINE_PROCESS.sample(1, self.name, str(engine.pid), *owner(engine.pid, self._proc))
+        yield m.ENGINE_PROCESS.sample(1, self.name, self._model, str(engine.pid), *owner(engine.pid, self._proc))
         for pid, gpu, uuid, synthetic in listed:
             if process.descends(pid, engine.pid, self._proc):
                 yield m.ENGINE_GPU.sample(1, self.name, gpu, uuid, synthetic, str(pid))

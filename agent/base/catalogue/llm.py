@@ -48,8 +48,9 @@ ENGINE_GPU = Metric(
 ENGINE_PROCESS = Metric(
     "gpuvigil_llm_engine_process",
     "info",
-    "The engine's process and who runs it: systemd unit, Kubernetes pod, container or Slurm job.",
-    labels=("engine", "pid", "unit", "pod_uid", "container", "slurm_job"),
+    "The engine's process, the model it serves (of several the first) and who runs it: systemd unit, Kubernetes pod, "
+    "container or Slurm job.",
+    labels=("engine", "model", "pid", "unit", "pod_uid", "container", "slurm_job"),
 )
 
 TTFT = Metric("gpuvigil_llm_ttft_seconds", "histogram", "Request sent to first token.", "seconds", LATENCY, vital=True)

@@ -94,7 +94,7 @@ def test_gpus_of_the_engine_and_its_workers(tmp_path: Path) -> None:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         (tmp_path / "pid").write_text(str(parent.pid))
-        engine = Engine(EngineSettings(name="a", url="http://127.0.0.1:9", pid_file=tmp_path / "pid"))
+        engine = Engine(EngineSettings(name="a", url="http://127.0.0.1:9", model="m", pid_file=tmp_path / "pid"))
         lent = [(worker, "3", "GPU-x", "true"), (os.getpid(), "4", "GPU-y", "true")]
         assert list(engine.placement(lent)) == [], "not looked yet: absent"
         engine.kick()
@@ -102,6 +102,8 @@ def test_gpus_of_the_engine_and_its_workers(tmp_path: Path) -> None:
             assert aside.wait(20)
         found = [s for s in engine.placement(lent) if s.metric is m.ENGINE_GPU]
         assert found == [m.ENGINE_GPU.sample(1, "a", "3", "GPU-x", "true", str(worker))]
+        (process,) = (s for s in engine.placement(lent) if s.metric is m.ENGINE_PROCESS)
+        assert process.labels[:3] == ("a", "m", str(parent.pid))
         engine.close()
     finally:
         parent.communicate()
