@@ -22,6 +22,7 @@ LIMIT = 2 * 1024 * 1024
 LINE = 64 * 1024
 """Bytes kept of one line; the rest of a longer one is dropped."""
 _MARK = 256
+_COMPRESSED = frozenset({".gz", ".xz", ".zst", ".bz2", ".lz4", ".zip"})
 _ENDS = re.compile(rb"[\r\n]+")
 _CLOSED = re.compile(rb"[\]}]\s*(?:\x1b\[[0-9;?]*[A-Za-z]\s*)*$")
 """A line that shows by itself that it is whole: a bar, a dictionary, a JSON object."""
@@ -214,13 +215,16 @@ def _literal(name: str) -> str:
 def newest(pattern: str, current: Path | None, margin: float = 60.0) -> Path | None:
     """The log a pattern such as `logs/slurm-*.out` stands for: the one written last.
 
-    `current` is kept until another has been written `margin` seconds later than it. None where nothing matches.
+    `current` is kept until another has been written `margin` seconds later than it. Of rotated logs those that were
+    compressed are passed over. None where nothing matches.
     """
     if not any(character in pattern for character in "*?["):
         return Path(pattern)
     anchor = Path(pattern).anchor or "."
     found: dict[Path, float] = {}
     for path in Path(anchor).glob(str(Path(pattern).relative_to(anchor) if Path(pattern).anchor else pattern)):
+        if path.suffix in _COMPRESSED:
+            continue
         try:
             found[path] = path.stat().st_mtime
         except OSError:

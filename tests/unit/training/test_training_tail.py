@@ -190,6 +190,17 @@ def test_bytes_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
     assert lines(list(Tail(log).read()))[1] == "b"
 
 
+def test_a_rotated_log_that_was_compressed_is_not_the_newest(tmp_path: Path) -> None:
+    """Gone to and come back from, the log would be read again from its beginning."""
+    log, packed = tmp_path / "train.log", tmp_path / "train.log.1.gz"
+    log.touch()
+    packed.write_bytes(b"\x1f\x8b")
+    os.utime(log, (1000, 1000))
+    assert newest(str(tmp_path / "train.log*"), log) == log
+    log.unlink()
+    assert newest(str(tmp_path / "train.log*"), log) is None
+
+
 def test_the_newest_of_a_pattern_is_followed(tmp_path: Path) -> None:
     old, new = tmp_path / "slurm-1.out", tmp_path / "slurm-2.out"
     old.touch()
