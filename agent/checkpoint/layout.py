@@ -22,6 +22,8 @@ _FILES: Final = (
     re.compile(r".*?(?<![a-z])(?:step|iter)[-_=]?(\d+).*\.(?:ckpt|pt|pth|safetensors|bin)"),
     re.compile(r"(?:checkpoint|ckpt|model)[-_](\d+)\.(?:ckpt|pt|pth|safetensors|bin)"),
 )
+_OVERWRITTEN: Final = re.compile(r"(?:ckpt|checkpoint|last|latest)\.(?:ckpt|pt|pth|safetensors)")
+"""One file that each checkpoint replaces (nanoGPT): it counts where there is nothing with a step of its own."""
 TRACKERS: Final = ("latest_checkpointed_iteration.txt", "latest")
 """Files beside the checkpoints in which Megatron-LM and DeepSpeed name the newest finished one."""
 DCP_METADATA: Final = ".metadata"
@@ -44,6 +46,7 @@ def candidates(folder: Path) -> list[Candidate]:
         OSError: the folder cannot be listed.
     """
     found: list[Candidate] = []
+    overwritten: list[Candidate] = []
     with os.scandir(folder) as listing:
         for item in listing:
             if _UNFINISHED.search(item.name):
@@ -57,7 +60,9 @@ def candidates(folder: Path) -> list[Candidate]:
                     found.append(Candidate(path, step, True))
             elif item.is_file() and (step := _step(item.name, _FILES)) is not None:
                 found.append(Candidate(path, step, False))
-    return sorted(found, key=lambda one: (one.step if one.step is not None else -1, one.path.name))
+            elif _OVERWRITTEN.fullmatch(item.name) and item.is_file():
+                overwritten.append(Candidate(path, None, False))
+    return sorted(found or overwritten, key=lambda one: (one.step if one.step is not None else -1, one.path.name))
 
 
 def _within(link: Path, folder: Path) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +124,20 @@ def test_names_that_training_programs_give(tmp_path: Path, name: str, step: int 
     else:
         (tmp_path / name).mkdir()
     assert [one.step for one in look(tmp_path).values()] == ([] if step is None else [step])
+
+
+def test_one_file_that_each_checkpoint_replaces(tmp_path: Path) -> None:
+    """As nanoGPT writes it; beside checkpoints with a step it is but a copy of one."""
+    file = tmp_path / "ckpt.pt"
+    with zipfile.ZipFile(file, "w") as opened:
+        opened.writestr("archive/data.pkl", b"p" * 500)
+    os.utime(file, (T0, T0))
+    one = look(tmp_path)["ckpt.pt"]
+    assert (one.step, one.state, one.written) == (None, State.COMPLETE, T0)
+    os.truncate(file, 100)
+    assert look(tmp_path, file.stat().st_mtime + 10)["ckpt.pt"].state is State.WRITING
+    shutil.copy(file, tmp_path / "step_100.pt")
+    assert set(look(tmp_path)) == {"step_100.pt"}
 
 
 def test_megatron_by_its_tracker(tmp_path: Path) -> None:
