@@ -8,6 +8,7 @@ where the global batch size was logged before.
 from __future__ import annotations
 
 import re
+from datetime import tzinfo
 from typing import Any, TypeGuard
 
 from agent.base.trainlog.parser import Parser
@@ -16,7 +17,8 @@ from agent.base.trainlog.text import parse_json, whole
 
 _MARK = ":::MLLOG "
 _POSITIONS = ("step_num", "samples_count", "step", "epoch_num")
-_TOTALS = ("max_steps", "train_samples", "opt_learning_rate_training_steps")
+_TOTALS = ("max_steps", "opt_learning_rate_training_steps", "train_samples")
+"""What the log says the run will make at most, the surest first: the last is the size of the data, one pass over it."""
 _EVENTS = frozenset({"tracked_stats", "train_loss", "eval_accuracy", "eval_loss", "block_stop", "run_stop"})
 
 
@@ -28,19 +30,25 @@ class MlLog(Parser):
     _position: str | None = None
     _batch_size: int | None = None
     _started: float | None = None
-    _announced: tuple[str, int] | None = None
-    """What the log says the run will make at most, in steps or samples."""
+    _running = False
+    """Positions have been told."""
+
+    def __init__(self, tz: tzinfo | None = None) -> None:
+        super().__init__(tz)
+        self._announced: dict[str, int] = {}
 
     def ignores(self, line: str) -> bool:
         """Events that are sound and are not progress; the batch size and the start are taken note of."""
         event = _event(line)
         if event is None or event.get("key") in _EVENTS:
             return False
-        key, value = event.get("key"), event.get("value")
+        key, value, metadata = event.get("key"), event.get("value"), event.get("metadata")
+        if self._position is None and isinstance(metadata, dict) and _is_number(metadata.get("samples_count")):
+            self._position = "samples_count"  # beside it NVIDIA's logs call the same number `step`
         if key == "global_batch_size" and isinstance(value, int):
             self._batch_size = value
-        elif key in _TOTALS and isinstance(value, int) and self._position is None:  # at the end it tells what was made
-            self._announced = key, value
+        elif key in _TOTALS and _is_number(value) and not self._running:  # at the end it tells what was made
+            self._announced[key] = int(value)
         elif key == "run_start":
             self._started = _seconds(event)
         return True
@@ -65,6 +73,7 @@ class MlLog(Parser):
             return None
 
         step = self._step(metadata)
+        self._running = self._running or step is not None
         if step is None and self._position is not None and metadata.get(self._position) is not None:
             return None
         return Progress(
@@ -94,13 +103,13 @@ class MlLog(Parser):
 
     def _total(self) -> int | None:
         """The total in the unit of the steps, if it was announced in one that can be told from it."""
-        if self._announced is None:
+        samples = self._position == "samples_count"
+        if self._position == "epoch_num" or (samples and not self._batch_size):
             return None
-        key, value = self._announced
-        in_steps = self._position != "samples_count" or bool(self._batch_size)
+        key = next((key for key in _TOTALS if key in self._announced), None)
         if key == "train_samples":
-            return value // self._batch_size if self._batch_size else None if in_steps else value
-        return value if in_steps and self._position != "epoch_num" else None
+            return self._announced[key] // self._batch_size if samples and self._batch_size else None
+        return self._announced[key] if key else None
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -290,6 +290,27 @@ def test_mllog_samples_become_steps_of_the_logged_batch() -> None:
     assert [record.ended for record in records] == [False, False, True]
 
 
+def test_mllog_step_beside_samples_is_no_other_count() -> None:
+    records = read(
+        "mllog",
+        mllog("global_batch_size", 8),
+        mllog("opt_learning_rate_training_steps", 1024),
+        mllog("train_samples", 3901),
+        mllog("block_start", None, samples_count=0),
+        mllog("tracked_stats", {"throughput": 1.9}, step=1536),
+        mllog("block_stop", None, samples_count=1536),
+        mllog("train_samples", 1536),
+        mllog("eval_accuracy", 0.93, samples_count=1920),
+    )
+    assert [(record.step, record.total_steps) for record in records] == [(None, 1024), (192, 1024), (240, 1024)]
+
+
+@pytest.mark.parametrize(("unit", "total"), [("samples_count", 500), ("step_num", None), ("epoch_num", None)])
+def test_mllog_size_of_the_data_is_the_total_of_one_pass_over_it_in_samples(unit: str, total: int | None) -> None:
+    events = [mllog("global_batch_size", 8), mllog("train_samples", 4000), mllog("train_loss", 2.0, **{unit: 80})]
+    assert [record.total_steps for record in read("mllog", *events)] == [total]
+
+
 def test_nanogpt_iterations() -> None:
     records = read(
         "nanogpt",
