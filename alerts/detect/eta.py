@@ -41,6 +41,8 @@ WARM_UP = 0.02
 """Share of the work that the slope leaves out at the beginning."""
 UNUSUAL = 0.05
 """Share of the work at the beginning whose interruptions are not expected to come again."""
+ONCE = 0.02
+"""Share of the run that an interruption may cost and be expected again before it has come again."""
 PAUSE = 10.0
 PAUSE_SECONDS = 1800.0
 """A gap beyond both this and `PAUSE` expected intervals is a pause."""
@@ -244,7 +246,7 @@ class Track:
         sure = (_Z * known.error * left) ** 2 + (ANNOUNCED * known.pace * announced) ** 2
         sure += (_Z * END * known.pace * self.schedule.cost(self._reached)) ** 2
         ahead = left / whole
-        fewer, more = lost.uncertain(left)
+        fewer, more = lost.uncertain(whole - left, whole)
         up = ((DEARER * ahead**2 + LEAST) ** 2 + known.low**2) * to_come**2 + (_Z * more) ** 2
         down = ((CHEAPER * ahead) ** 2 + known.high**2) * to_come**2 + (_Z * fewer) ** 2 + lost.last(whole) ** 2
         low, high = total - math.sqrt(down + sure), total + math.sqrt(up + sure)
@@ -309,7 +311,8 @@ class Track:
         usual &= bool(self._blocks)  # what the first steps cost (compilation, caches) does not come again
         self._interruptions.leave_out(excess[~usual], work[~usual])
         if usual.any():
-            self._interruptions.add(excess[usual], at[usual], work[usual])
+            once = ONCE * self._spent / self._gained * self.schedule.work(self.total)
+            self._interruptions.add(excess[usual], at[usual], work[usual], once)
         level = float(smooth @ work) / whole
         block = Block(float(at.mean()), end, self._gained, self._spent, level, level)
         block.stall = self._interruptions.stall

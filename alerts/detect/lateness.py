@@ -11,13 +11,13 @@ LATE = 0.15
 """Deviation above which a run is late."""
 GOOD = 0.10
 """Deviation below which it is no longer."""
-RECORDS = 6
+RECORDS = 3
 WORK = 0.01
 """A state changes only after so many records in a row that also span this share of the work."""
 DEAREST = 3.0
 """A configured plan beyond the interval widens it, unless the steps left would have to cost so many times as much."""
 LEARN_AT = 0.05
-LEARN_RECORDS = 20
+LEARN_RECORDS = 8
 """Share of the work after which a run is settled: it can be late from then on, and after so many records a plan is
 learnt where none is configured."""
 

@@ -78,15 +78,26 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Regular:
-    """An interruption of `seconds` at every multiple of `gap` in work, each found to within `width`."""
+    """An interruption of `seconds` at every multiple of `gap` in work, each found to within `width`.
+
+    Attributes:
+        times: how often it was seen; what was seen once is taken to come as far apart as it was from the start.
+        last: place of the last.
+    """
 
     gap: float
     seconds: float
     width: float
+    times: int
+    last: float
 
     def due(self, now: float, whole: float) -> int:
         """How many are still to come."""
         return max(int((whole + self.width) // self.gap) - int((now + self.width) // self.gap), 0)
+
+    def stays_out(self, now: float) -> bool:
+        """Whether one was due and did not come."""
+        return now > self.last + self.gap + 2.0 * self.width
 
     def at_the_end(self, whole: float) -> bool:
         """Whether one falls on the last step, where it may or may not be counted."""
@@ -100,23 +111,33 @@ class Interruptions:
     work: float = 0.0
     """Work in which they came: all that was made since the last one that is not expected again."""
     regular: list[Regular] = field(default_factory=list)
+    _end: float = 0.0
+    """Work that has been looked at."""
     _lost: list[tuple[float, float]] = field(default_factory=list)
     """Place and seconds of each."""
     _all: float = 0.0
     """Seconds of all."""
     _other: float = 0.0
-    """Seconds of those that are not regular, and their squares."""
+    """Seconds of those that are not regular, and the squares of all that are not surely regular."""
     _squares: float = 0.0
 
-    def add(self, excess: Array, at: Array, work: Array) -> None:
-        """Take the seconds (n) that records lost, most of them 0; they begin at `at` and hold `work`."""
+    def add(self, excess: Array, at: Array, work: Array, once: float) -> None:
+        """Take the seconds (n) that records lost, most of them 0; they begin at `at` and hold `work`.
+
+        What costs more than `once` seconds is expected again only when it has come again.
+        """
         self.work += float(work.sum())
+        self._end = float(at[-1] + work[-1])
         found = np.flatnonzero(excess)
         self._lost += zip(at[found].tolist(), excess[found].tolist(), strict=True)
-        if len(found):
-            places, seconds = np.array(self._lost).T
-            self.regular, other = sort_out(places, seconds, 2.0 * float(work.max()))
-            self._all, self._other, self._squares = float(seconds.sum()), float(other.sum()), float(other @ other)
+        if not len(found):
+            return
+        places, seconds = np.array(self._lost).T
+        regular, other = sort_out(places, seconds, 2.0 * float(work.max()))
+        self.regular = [each for each in regular if each.times > 1 or each.seconds <= once]
+        single = np.array([each.seconds for each in regular if each.times == 1])
+        self._all, self._other = float(seconds.sum()), float(other.sum())
+        self._squares = float(other @ other) + float(single @ single)
 
     def leave_out(self, excess: Array, work: Array) -> None:
         """Take records whose interruptions do not come again (n): only what was made after the last one counts."""
@@ -132,23 +153,27 @@ class Interruptions:
 
     def to_come(self, now: float, whole: float) -> float:
         """Seconds expected between `now` and the end."""
-        known = sum(each.seconds * each.due(now, whole) for each in self.regular)
-        return known + self._irregular(whole - now)
+        due = self._other * self._again(whole - now)
+        for each in self.regular:
+            if each.stays_out(self._end):
+                due += each.times * each.seconds * self._again(whole - now)
+            else:
+                due += each.seconds * each.due(now, whole)
+        return due
 
-    def _irregular(self, left: float) -> float:
-        return self._other / self.work * left if self.work else 0.0
+    def _again(self, left: float) -> float:
+        """How often what has come so far comes in the work left."""
+        return left / self.work if self.work else 0.0
 
-    def uncertain(self, left: float) -> tuple[float, float]:
+    def uncertain(self, now: float, whole: float) -> tuple[float, float]:
         """Seconds by which those that are not regular may take less, or more, than expected: standard deviations.
 
         They come like a compound Poisson process: how often is known from those seen, and how many will come is chance.
         There cannot be less than none.
         """
-        if not self.work:
-            return 0.0, 0.0
-        part = left / self.work
+        part = self._again(whole - now)
         spread = math.sqrt(self._squares * part * (1.0 + part))
-        return min(spread, self._irregular(left)), spread
+        return min(spread, self.to_come(now, whole)), spread
 
     def last(self, whole: float) -> float:
         """Seconds of what is due on the very last step."""
@@ -156,20 +181,34 @@ class Interruptions:
 
 
 def sort_out(places: Array, seconds: Array, width: float) -> tuple[list[Regular], Array]:
-    """What comes at every multiple of a distance, the costliest first, and the seconds of all the rest."""
+    """What comes at every multiple of a distance, the costliest kind first, and the seconds of all the rest."""
     regular: list[Regular] = []
-    while len(seconds) >= 2:
+    rest: list[Array] = []
+    while len(seconds):
         alike = seconds >= ALIKE * seconds.max()
-        gaps = np.diff(places[alike])
-        if len(gaps) == 0 or gaps.min() <= 4 * width or np.ptp(gaps) > width:
-            break
-        gap = float(np.median(gaps))
-        off = places[alike] / gap - np.round(places[alike] / gap)
-        if np.abs(off).max() * gap > width:
-            break
-        regular.append(Regular(gap, float(seconds[alike].mean()), width))
+        found = _regular(places[alike], seconds[alike], width)
+        if found is not None:
+            regular.append(found)
+        else:
+            rest.append(seconds[alike])
         places, seconds = places[~alike], seconds[~alike]
-    return regular, seconds
+    return regular, np.concatenate([*rest, np.zeros(0)])
+
+
+def _regular(places: Array, seconds: Array, width: float) -> Regular | None:
+    """Interruptions of one kind as a regular one, if they are; what was made again after a restart counts once."""
+    order = np.argsort(places)
+    places, seconds = places[order], seconds[order]
+    first = np.diff(places, prepend=-np.inf) > width
+    places, seconds = places[first], seconds[first]
+    gaps = np.diff(places) if len(places) > 1 else places
+    if gaps.min() <= 4 * width or np.ptp(gaps) > width:
+        return None
+    gap = float(np.median(gaps))
+    off = places / gap - np.round(places / gap)
+    if np.abs(off).max() * gap > width:
+        return None
+    return Regular(gap, float(seconds.mean()), width, len(places), float(places[-1]))
 
 
 def after_last_change(each: Array) -> int:

@@ -191,16 +191,42 @@ def test_what_comes_regularly_is_still_due_when_it_comes_last():
 def test_interruptions_are_told_apart_by_what_they_cost_and_how_regularly_they_come():
     places = np.array([150.0, 199, 310, 399, 599, 799])
     seconds = np.array([20.0, 300, 35, 310, 290, 305])
-    (each,), rest = sort_out(places, seconds, 2.0)
-    assert each.gap == pytest.approx(200)
+    (each, *once), rest = sort_out(places, seconds, 2.0)
+    assert [(one.gap, one.seconds, one.times) for one in once] == [(310, 35, 1), (150, 20, 1)]
+    assert not len(rest)
+    assert (each.gap, each.times) == (pytest.approx(200), 4)
     assert each.seconds == pytest.approx(301.25)
     assert [each.due(now, 1000) for now in (0, 150, 799, 900, 999)] == [5, 5, 1, 1, 0]
     assert each.at_the_end(1000)
     assert not each.at_the_end(1100)
-    assert rest.tolist() == [20, 35]
+    assert [each.stays_out(now) for now in (999, 1009)] == [False, True]
+    (again,), _ = sort_out(np.append(places[seconds > 100], 599), np.append(seconds[seconds > 100], 300), 2.0)
+    assert (again.gap, again.times) == (each.gap, 4), "made again after a restart"
     regular, rest = sort_out(np.array([130.0, 370, 420, 900]), np.full(4, 90.0), 2.0)
     assert not regular
     assert len(rest) == 4
+
+
+@pytest.mark.parametrize("recent", [0.06, 0.075])
+def test_the_first_evaluation_after_the_start_is_not_expected_all_the_time(recent):
+    """It comes as far apart as it was from the start; it was taken to come as often as since 5 % of the steps."""
+    steps = np.arange(10, STEPS + 1, 10)
+    times = 12.0 * steps + 400.0 * (steps // (recent * STEPS))
+    judged = follow(times, steps, plan=times[-1])
+    assert first_alert(judged) is None
+    assert judged[int(0.1 * 600)].eta.total == pytest.approx(times[-1], rel=0.01)
+
+
+def test_a_pause_is_not_expected_to_come_again_and_a_hiccup_that_stays_out_less_and_less():
+    steps = np.arange(10, STEPS + 1, 10)
+    paused = 2.0 * steps + 1200.0 * (steps > 0.3 * STEPS)
+    judged = follow(paused, steps, plan=12000.0)
+    assert judged[250].eta.total == pytest.approx(paused[-1], rel=0.01)
+    assert judged[250].eta.high > paused[-1] + 1000, "it may"
+    hiccup = 12.0 * steps + 600.0 * (steps > 0.2 * STEPS)
+    judged = follow(hiccup, steps)
+    assert judged[160].eta.total == pytest.approx(hiccup[-1] + 4 * 600, rel=0.005)
+    assert judged[500].eta.total == pytest.approx(hiccup[-1] + 120, rel=0.005)
 
 
 def test_a_steady_run_is_judged_by_all_of_its_steps_and_not_by_the_last_few():
