@@ -67,6 +67,8 @@ class LogSource:
             for chunk in self._tail.read():
                 if chunk.fresh:
                     self._renew()
+                    if run.step is not None:
+                        self._parser.go_on()
                     run.new_file()
                 self.skipped += chunk.skipped
                 at_end = chunk.at_end

@@ -75,7 +75,12 @@ STARTED = Metric(
 PLANNED_SECONDS = Metric(
     "gpuvigil_train_planned_seconds", "gauge", "Planned duration of the run, from configuration.", "seconds", JOB
 )
-RESTARTS = Metric("gpuvigil_train_restarts", "counter", "Times the step number went back.", labels=JOB)
+RESTARTS = Metric(
+    "gpuvigil_train_restarts",
+    "counter",
+    "Times the job went back to an earlier step, or said that it resumed.",
+    labels=JOB,
+)
 UNPARSED = Metric(
     "gpuvigil_train_log_lines_unparsed",
     "counter",

@@ -76,6 +76,10 @@ class Auto(Parser):
     def parse(self, line: str) -> Progress | None:
         raise AssertionError("Auto claims no line of its own")
 
+    def go_on(self) -> None:
+        for parser in self._told:
+            parser.go_on()
+
     def feed_line(self, line: text.Line) -> Progress | None:
         record = self.chosen.feed_line(line) if self.settled and self.chosen else self._compare(line)
         if record is None and self.chosen is not None and TIMES in line.text and self._beside.tells_times(line.text):

@@ -45,6 +45,7 @@ class Parser(ABC):
         self.tz = tz
         self.parsed = 0
         self.unparsed = 0
+        self._goes_on = False
         self._last: dict[int | None, int] = {}
         self._shapes: dict[str, list[str]] = {}
         self._resumed = False
@@ -55,6 +56,10 @@ class Parser(ABC):
 
     def heed(self, found: re.Match[str]) -> None:  # noqa: B027 - most formats announce nothing
         """Take note of what a line that `heeds` matched announces."""
+
+    def go_on(self) -> None:
+        """The run had steps before this log: that a checkpoint was loaded is a restart from the first line on."""
+        self._goes_on = True
 
     def ignores(self, line: str) -> bool:
         """A claimed line that is sound but tells nothing (another program's bar): not counted."""
@@ -99,10 +104,10 @@ class Parser(ABC):
         if found := self.heeds.search(line.text):
             with contextlib.suppress(ValueError):
                 self.heed(found)
+        if (self._last or self._goes_on) and self.resumes.search(line.text):
+            self._resumed = True
         if not self._last:
             return None
-        if self.resumes.search(line.text):
-            self._resumed = True
         return self._complete(Progress(ended=True), line) if _OVER.search(line.text) else None
 
     def feed_all(self, lines: Iterable[str]) -> Iterator[Progress]:

@@ -227,6 +227,23 @@ def test_restart_from_a_checkpoint_is_counted(bench: Bench) -> None:
     assert seen["step"] == 6
 
 
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_job_that_resumes_in_another_log_without_loss_is_a_restart_if_it_says_so(
+    tmp_path: Path, resumed: bool
+) -> None:
+    """Preempted with a checkpoint of its last step: no number goes back. A rotated log says nothing of the kind."""
+    bench = Bench(tmp_path, log=str(tmp_path / "slurm-*.out"))
+    bench.log = tmp_path / "slurm-1.out"
+    bench.write("  successfully loaded checkpoint from /base at iteration 0\n", megatron(7, bench.now))
+    assert bench.page()["restarts_total"] == 0
+    bench.now += 100
+    bench.log = tmp_path / "slurm-2.out"
+    words = "  successfully loaded checkpoint from /ckpt [ t 0, p 0 ] at iteration 7\n" if resumed else "# rotated\n"
+    bench.write(words, *(megatron(step, bench.now - 9 + step) for step in (8, 9)))
+    seen = bench.page()
+    assert (seen["step"], seen["restarts_total"]) == (9, int(resumed))
+
+
 def test_everything_survives_a_restart_of_the_agent(bench: Bench) -> None:
     bench.write(*(megatron(step, bench.now - 20 + step) for step in range(1, 11)), megatron(6, bench.now - 5))
     before = bench.page()
