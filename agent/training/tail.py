@@ -26,6 +26,9 @@ _COMPRESSED = frozenset({".gz", ".xz", ".zst", ".bz2", ".lz4", ".zip"})
 _ENDS = re.compile(rb"[\r\n]+")
 _CLOSED = re.compile(rb"[\]}]\s*(?:\x1b\[[0-9;?]*[A-Za-z]\s*)*$")
 """A line that shows by itself that it is whole: a bar, a dictionary, a JSON object."""
+_VALUE = re.compile(rb"[\w./]{1,60}=[^\s=]{1,60}")
+_BUFFER = 4096
+"""The least buffer of a C or Python program: a file that is smaller was not cut off where a buffer was full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,8 @@ class Tail:
         """
         if not self._partial or self._given == self._partial:
             return []
-        if not final and not _CLOSED.search(self._partial[-256:]):
+        status_file = self._offset < _BUFFER and _VALUE.fullmatch(self._partial)  # `printf "step=$step" > status`
+        if not final and not status_file and not _CLOSED.search(self._partial[-256:]):
             return []
         self._given = self._partial
         return [_text(self._partial)]

@@ -62,6 +62,19 @@ def test_a_line_that_a_buffered_writer_left_half_waits_for_its_end(tmp_path: Pat
     assert lines(list(tail.read())) == ["iteration 1/ 9 | lm loss: 1.25E+00 |"]
 
 
+def test_the_last_value_of_a_status_file_needs_no_end_of_line(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    tail = Tail(status)
+    for number in (1200, 1300):
+        status.write_text(f"loss=2.5\nstep={number}")
+        assert lines(list(tail.read())) == ["loss=2.5"]
+        assert lines(list(tail.read())) == [f"step={number}"]
+        assert lines(list(tail.read())) == []
+    status.write_text("x" * 5000 + "\nstep=14")  # of a log it may be the half of a number
+    list(tail.read())
+    assert lines(list(tail.read())) == []
+
+
 def test_rotation_reads_the_rest_of_the_old_file_first(tmp_path: Path) -> None:
     log = tmp_path / "train.log"
     add(log, "one\n")
