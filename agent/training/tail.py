@@ -222,7 +222,7 @@ def newest(pattern: str, current: Path | None, margin: float = 60.0) -> Path | N
     `current` is kept until another has been written `margin` seconds later than it. Of rotated logs those that were
     compressed are passed over. None where nothing matches.
     """
-    if not any(character in pattern for character in "*?["):
+    if not any(character in pattern for character in "*?[") or os.path.exists(pattern):  # a name may hold brackets
         return Path(pattern)
     anchor = Path(pattern).anchor or "."
     found: dict[Path, float] = {}

@@ -214,6 +214,13 @@ def test_a_rotated_log_that_was_compressed_is_not_the_newest(tmp_path: Path) -> 
     assert newest(str(tmp_path / "train.log*"), log) is None
 
 
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    log = tmp_path / "lr=[0.1]" / "train.log"
+    log.parent.mkdir()
+    log.touch()
+    assert newest(str(log), None) == log
+
+
 def test_the_newest_of_a_pattern_is_followed(tmp_path: Path) -> None:
     old, new = tmp_path / "slurm-1.out", tmp_path / "slurm-2.out"
     old.touch()
