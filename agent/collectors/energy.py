@@ -140,12 +140,22 @@ class Energy:
         return ("parts", sum(parts)) if parts else ("", 0.0)
 
     def _facility(self, step: float, synthetic: str) -> Iterator[Sample]:
+        """What the facility spends; a file that is damaged (caught half-written) leaves the configured PUE in force."""
         facility = self._settings.facility
-        pue, source = measured(facility), "measured"
+        damaged: PartialFailure | None = None
+        try:
+            pue, source = measured(facility), "measured"
+        except PartialFailure as error:
+            pue, damaged = None, error
         if pue is None:
             pue, source = facility.pue, "configured"
-        if pue is None:
-            return
+        if pue is not None:
+            yield from self._spent(step, pue, source, synthetic)
+        if damaged is not None:
+            raise damaged
+
+    def _spent(self, step: float, pue: float, source: str, synthetic: str) -> Iterator[Sample]:
+        facility = self._settings.facility
         yield m.PUE.sample(pue, source)
         yield m.FACILITY.sample(self._ledger.add(_key("facility", "", synthetic), step * pue), synthetic)
         kwh = step * pue / JOULES_PER_KWH

@@ -178,6 +178,8 @@ def test_a_measured_pue_goes_before_a_configured_one(tree: Tree, tmp_path: Path)
         samples.extend(node.energy.collect())
     assert str(file) in str(failure.value)
     assert of(samples, m.NODE), "what is known stays"
+    assert of(samples, m.PUE) == {("configured",): 1.5}
+    assert of(samples, m.FACILITY)
 
 
 def test_blanks_in_the_pue_file_are_borne(tmp_path: Path) -> None:
