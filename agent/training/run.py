@@ -69,6 +69,11 @@ class Run:
     _shadow_since: tuple[int, float] | None = None
     _new_file: bool = False
     _rank: int | None = None
+    """The rank whose steps are the run's, where ranks log apart: the least."""
+    _foreign: int = 0
+    """Records of other ranks since its last one."""
+    _restarting: bool = False
+    """Another rank was the first to tell of a restart."""
     _rank_seen: dict[int, tuple[int, float]] = field(default_factory=dict)
     _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -102,13 +107,14 @@ class Run:
     def new_file(self) -> None:
         """The next records come from another file, or from a re-used one."""
         self._new_file = self.step is not None
-        self._elapsed = None
+        self._elapsed = self._rank = None
 
     def take(self, record: Progress, at: float | None) -> None:
         """Take in a record. `at` is when it was written, None if that is not known (an old log without clocks)."""
         self._take_rank(record, at)
         self.nonfinite += max(record.nonfinite, record.loss is not None and not record.loss_is_finite)
         if self._rank is not None and record.rank is not None and record.rank != self._rank:
+            self._restarting = self._restarting or record.restart
             return
         if record.step is not None:
             if 0 <= record.step < STEP_LIMIT:
@@ -127,12 +133,13 @@ class Run:
 
     def _take_step(self, record: Progress, step: int, at: float | None) -> None:
         back = self.step is not None and step < self.step
-        if back and not record.restart and not self._new_file:
+        restart, self._restarting = record.restart or self._restarting, False
+        if back and not restart and not self._new_file:
             self._shadow = step
             return
         if back and step <= (self.first_step or 0) and (self._new_file or self.ended):
             self._forget()  # from the first step on, in a new file or after the end: another run, not a restart
-        elif self.step is not None and (record.restart or back):
+        elif self.step is not None and (restart or back):
             self.restarts += 1
             self._dated = None
             self._elapsed = None
@@ -188,7 +195,9 @@ class Run:
             return
         if record.rank not in self._rank_seen and len(self._rank_seen) >= RANKS:
             return
-        self._rank = record.rank if self._rank is None else min(self._rank, record.rank)
+        self._foreign = self._foreign + 1 if self._rank is not None and record.rank > self._rank else 0
+        gone = self._foreign > 3 * len(self._rank_seen) + 8  # started anew with other ranks, of which another one logs
+        self._rank = record.rank if self._rank is None or gone else min(self._rank, record.rank)
         seconds = record.step_seconds
         if seconds is None and at is not None and (seen := self._rank_seen.get(record.rank)):
             step, before = seen

@@ -227,6 +227,18 @@ def test_restart_from_a_checkpoint_is_counted(bench: Bench) -> None:
     assert seen["step"] == 6
 
 
+def test_whichever_rank_tells_of_a_restart_first_it_is_one(bench: Bench) -> None:
+    def ranks(*steps: int) -> list[str]:
+        return [f"[rank{rank}]:{megatron(step, bench.now + step)}" for step in steps for rank in (2, 0, 3, 1)]
+
+    bench.write(*ranks(*range(1, 51)))
+    assert bench.page()["step"] == 50
+    bench.now += 100
+    bench.write(*ranks(*range(40, 46)))
+    seen = bench.page()
+    assert (seen["step"], seen["restarts_total"]) == (45, 1)
+
+
 @pytest.mark.parametrize("resumed", [True, False])
 def test_a_job_that_resumes_in_another_log_without_loss_is_a_restart_if_it_says_so(
     tmp_path: Path, resumed: bool

@@ -196,6 +196,28 @@ def test_other_ranks_tell_their_pace_only() -> None:
     assert run.restarts == 0
 
 
+def test_a_rank_that_speaks_no_more_is_followed_by_another() -> None:
+    """Megatron's last rank logs: rank 7 of eight, rank 15 of sixteen after a restart with more nodes."""
+    run = Run()
+    for step in range(1, 101):
+        run.take(Progress(step=step, rank=7), T0 + step)
+    for step in range(90, 120):
+        run.take(Progress(step=step, rank=15, restart=step == 90), T0 + 100 + step)
+    assert (run.step, run.restarts) == (119, 1)
+    run.new_file()
+    run.take(Progress(step=120, rank=31), T0 + 300)
+    assert run.step == 120
+
+
+def test_ranks_in_any_order_are_one_run() -> None:
+    run = Run()
+    for step in range(1, 50):
+        for rank in (3, 0, 2, 1):
+            run.take(Progress(step=step, rank=rank, loss=float(rank)), T0 + step)
+            assert run.loss in (3.0, 0.0) if step == 1 else run.loss == 0.0
+    assert (run.step, run.restarts) == (49, 0)
+
+
 def test_ranks_that_never_end_cost_no_memory() -> None:
     run = Run()
     for rank in range(2 * RANKS):
