@@ -15,6 +15,8 @@ from agent.base.trainlog import stamps, text
 from agent.base.trainlog.progress import Progress
 
 _STEP_LIMIT = 1 << 62
+_LAG = 8
+"""Steps by which one rank's lines may be behind another's where all print and none says who it is."""
 NEVER = re.compile(r"(?!)")
 _OVER = re.compile(
     r"slurmstepd: error: \*\*\* (?:JOB|STEP)\b.*\bCANCELLED"
@@ -47,6 +49,10 @@ class Parser(ABC):
         self.unparsed = 0
         self._goes_on = False
         self._last: dict[int | None, int] = {}
+        self._loss_step = -1
+        """The step whose loss was told last, by whoever did not name its rank."""
+        self._copies = 0
+        """Losses told again for the same step: of ranks that do not name themselves."""
         self._shapes: dict[str, list[str]] = {}
         self._resumed = False
 
@@ -128,13 +134,24 @@ class Parser(ABC):
         restart = record.restart
         if record.step is not None:
             last = self._last.get(rank)
-            restart = restart or self._resumed or (last is not None and self._went_back(last, record))
+            lagging = rank is None and last is not None and self._lags(last, record)
+            back = last is not None and not lagging and self._went_back(last, record)
+            restart = restart or self._resumed or back
             self._resumed = False
             if restart:
                 self._last.clear()
-            self._last[rank] = record.step
+            self._last[rank] = last if lagging and last is not None and not restart else record.step
         clock = stamps.time_of_day(line.text) if time is None else None
         return replace(record, time=time, time_of_day=clock, rank=rank, nonfinite=nonfinite, restart=restart)
+
+    def _lags(self, last: int, record: Progress) -> bool:
+        """Whether a step before the last is that of a slower rank, in a log where several tell the same."""
+        if record.step is None:
+            return False
+        if record.loss is not None:
+            self._copies += record.step == self._loss_step
+            self._loss_step = record.step
+        return self._copies > 1 and 0 < last - record.step <= _LAG
 
     def _went_back(self, last: int, record: Progress) -> bool:
         return record.step is not None and record.step < last

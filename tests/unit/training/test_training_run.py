@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.base.trainlog import Progress
+from agent.base.trainlog import Progress, open_format
 from agent.training.clock import LogClock
 from agent.training.run import RANKS, Run
 
@@ -216,6 +216,20 @@ def test_ranks_in_any_order_are_one_run() -> None:
             run.take(Progress(step=step, rank=rank, loss=float(rank)), T0 + step)
             assert run.loss in (3.0, 0.0) if step == 1 else run.loss == 0.0
     assert (run.step, run.restarts) == (49, 0)
+
+
+@pytest.mark.parametrize(
+    "line", ["Step {}/1000 | loss: 2.3", "iter {}: loss 2.3, time 12.00ms", '{{"step": {}, "loss": 2.3}}']
+)
+def test_ranks_that_do_not_name_themselves_are_no_restarts(line: str) -> None:
+    """Eight of them, each up to a step behind the others; then all go back to a checkpoint."""
+    parser, run = open_format("auto"), Run()
+    moments = sorted((step + (5 * step + 3 * rank) % 8 / 4, step) for step in range(1, 101) for rank in range(8))
+    for at, step in [*moments, *((at + 100, step - 20) for at, step in moments if step > 70)]:
+        for record in parser.feed_all([line.format(step)]):
+            run.take(record, T0 + at)
+    assert run.restarts == 1
+    assert run.step in (80, 81)
 
 
 def test_ranks_that_never_end_cost_no_memory() -> None:
