@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import main
+
 Build = Callable[..., Path]
 
 
@@ -36,6 +38,7 @@ def build(tmp_path: Path) -> Build:
 @pytest.fixture
 def unprivileged(tmp_path: Path) -> Iterator[Path]:  # tmp_path first: it is made with our own rights
     """A folder for a process with the rights of the agent's own user: to root nothing is unreadable."""
+    main(["checkpoint", "latest", str(tmp_path)])  # imports what it needs: later our own folder may be out of reach
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         before = os.geteuid()
