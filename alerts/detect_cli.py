@@ -181,14 +181,18 @@ def _score(args: argparse.Namespace) -> int:
 
     one_thread()
     from alerts.detect.bands import Floors
-    from alerts.detect.labelled import find, read_windows
+    from alerts.detect.labelled import read_windows
     from alerts.detect.model import model
     from alerts.detect.stream import How
 
     if not args.folder.is_dir():
         raise ConfigError(f"{args.folder}: is no directory")
     model(args.model)
-    paths, windows = find(args.folder), read_windows(args.folder)
+    paths = _inputs(args.folder, args.scores)
+    windows, strange = read_windows(args.folder)
+    if strange:
+        names = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
+        print(f"gpuvigil: windows.json: {len(strange)} names fit no file here, or several: {names}", file=sys.stderr)
     how = How(args.model, floors=Floors(args.min_dev_abs, args.min_dev_rel), direction=args.direction)
     tasks = [_Task(path, args.folder, windows.get(path), args.time_format, how, args.scores) for path in paths]
     found: list[Scored] = []
@@ -205,6 +209,22 @@ def _score(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"gpuvigil: {problem}", file=sys.stderr)
     return Exit.BAD if problems else Exit.GOOD
+
+
+def _inputs(folder: Path, out: Path | None) -> list[Path]:
+    """The series of a directory, without the scores that an earlier run wrote below it."""
+    from alerts.detect.labelled import find
+
+    if out is None:
+        return find(folder)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--scores {out}: is no directory")
+    if out.resolve() == folder.resolve():
+        raise ConfigError(f"--scores {out}: would write over the series; give another directory")
+    paths = [path for path in find(folder) if out.resolve() not in path.resolve().parents]
+    if not paths:
+        raise ConfigError(f"{folder}: no .csv file below it but those in --scores {out}")
+    return paths
 
 
 class _Task(NamedTuple):

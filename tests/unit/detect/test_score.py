@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from agent.base.errors import ConfigError
 from agent.cli import main
 from alerts.detect.bands import Floors
-from alerts.detect.labelled import parse_times, read_directory
+from alerts.detect.labelled import read_directory
 from alerts.detect.model import Options, model
 from alerts.detect.prophet_batched import ProphetBatched
 from alerts.detect.quality import judge, runs
 from alerts.detect.samples import KINDS, sample
+from alerts.detect.stamps import parse_times
 from alerts.detect.stream import How, replay, score_series
 
 DAY = 86400
