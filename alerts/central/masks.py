@@ -35,7 +35,7 @@ class Silence:
 
 
 def silences(reader: Reader, first: int, last: int, step: float, tail: float) -> list[Silence]:
-    """Drills and maintenance in force on rows `first..last`, each prolonged by `tail` seconds.
+    """Drills and maintenance that reach into rows `first..last`, each prolonged by `tail` seconds.
 
     Raises:
         ReadError: Prometheus did not answer; then nothing may be scored, for a drill cannot be ruled out.
@@ -43,13 +43,14 @@ def silences(reader: Reader, first: int, last: int, step: float, tail: float) ->
     span = f"{max(math.ceil(step), 1)}s"
     by = ", ".join(KEYS)
     queries = (
-        f"max by ({by}) (max_over_time({ACTIVE.name}[{span}]))",
+        # What is scraped less often than the step is still in force between two scrapes.
+        f"max by ({by}) (max_over_time({ACTIVE.name}[{span}]) or {ACTIVE.name})",
         f"max by (cluster, node) (last_over_time({MAINTENANCE_UNTIL.name}[1d])) > time()",
     )
     more = math.ceil(tail / step)
     found = []
     for query in queries:
-        for chunk in reader.range(query, first, last, step, 100):
+        for chunk in reader.range(query, first - more, last, step, 100):  # one that has just ended still reaches in
             for series in chunk:
                 target = {key: value for key, value in series.labels if key in KEYS}
                 for begin, end in _runs(series.rows[~np.isnan(series.values)]):

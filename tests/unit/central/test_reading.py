@@ -186,6 +186,17 @@ def test_points_during_a_drill_and_a_little_after_are_neither_learnt_nor_scored(
     assert not np.isnan(values[:, found.ring.keys.index(B)]).any()
 
 
+def test_what_follows_a_drill_is_left_out_to_its_end_by_a_live_reader_too(prometheus):
+    prometheus.series = {A: lambda t: 1.0}
+    prometheus.silences = {"max by ": {A: lambda t: 1.0 if 9_500 <= t <= 9_600 else None}}
+    found = history(prometheus, Bounds(mask_tail=100))
+    for now in range(9_400, 9_801, 10):
+        found.update(float(now))
+    times, values = found.ring.window()
+    blank = np.isnan(values[:, 0]) & (times >= 9_400)
+    assert times[blank].tolist() == list(range(9_500, 9_701, 10))
+
+
 @pytest.mark.parametrize(
     ("target", "series", "touches"),
     [
