@@ -160,6 +160,7 @@ class Fits:
         events: days on which every series may differ.
         deadline: seconds after which a fit hangs.
         observe: called with the monitor's name, the seconds and the outcome ("ok", "short", "failed", "deadline").
+        ready: called with the monitor's name once its first fit has ended, from any thread.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Fits:
         events: tuple[Event, ...] = (),
         deadline: float = math.inf,
         observe: Callable[[str, float, str], None] = lambda name, seconds, outcome: None,
+        ready: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.error = ""
         """Why the last fit gave nothing, "" if it did."""
@@ -182,8 +184,11 @@ class Fits:
         self._events = events
         self._deadline = deadline
         self._observe = observe
+        self._ready = ready
         self._pending: Future[Forecast | Short] | None = None
         self._since = 0.0
+        self._took = 0.0
+        """Seconds of the last fit that ended: it may be taken much later."""
 
     @property
     def under_way(self) -> bool:
@@ -192,8 +197,15 @@ class Fits:
 
     def start(self, now: float, points: Window | Source, *, first: bool) -> None:
         """Ask a worker; the first fits of many monitors are followed by fits that are scattered."""
-        self._since = time.monotonic()
+        since = self._since = time.monotonic()
+
+        def ended(_: Future[Forecast | Short]) -> None:
+            self._took = time.monotonic() - since
+            if first:
+                self._ready(self._settings.name)
+
         self._pending = self._workers.submit(learn, self._settings, self._events, points)
+        self._pending.add_done_callback(ended)
         every = self._settings.fit_every
         self.due = now + every * (1.0 + share(self._settings.name) if first else 1.0)
 
@@ -214,7 +226,7 @@ class Fits:
                 self.due = now + settings.fit_every
                 self._workers.restart()
             return None
-        self._pending = None
+        self._pending, seconds = None, self._took
         try:
             found = pending.result()
         except Exception as error:  # whatever a model raises is this monitor's trouble alone

@@ -11,11 +11,13 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -25,6 +27,9 @@ BEAT = 2.0
 """Seconds between two signs of life of the scheduler's own thread."""
 START_WITHIN = 10.0
 """First runs are scattered over this many seconds at most."""
+
+SOON = timedelta(seconds=0.5)
+"""So long a run that is about to end is waited for."""
 
 STEP_BACK = 2.0
 """Seconds by which the machine's clock must have gone back to be followed; less is drift."""
@@ -72,6 +77,11 @@ class Clock:
             misfire_grace_time=max(math.ceil(period), 1),
             replace_existing=True,
         )
+
+    def soon(self, name: str) -> None:
+        """Run a job at once, and every period from then on; one that is gone is no matter."""
+        with suppress(JobLookupError):
+            self._scheduler.modify_job(name, next_run_time=datetime.now(timezone.utc) + SOON)
 
     def remove(self, name: str) -> None:
         """Take a job out; a run under way ends by itself."""

@@ -178,7 +178,14 @@ class Central:
         return Reader(settings.prometheus, self._read, parsed, self._tally)
 
     def _watch(self, monitor: Monitor, bounds: Bounds, events: tuple[Event, ...], settings: Settings) -> Watch:
-        fits = Fits(monitor, self.workers, events=events, deadline=settings.fit_deadline, observe=self._fitted)
+        fits = Fits(
+            monitor,
+            self.workers,
+            events=events,
+            deadline=settings.fit_deadline,
+            observe=self._fitted,
+            ready=self.clock.soon,
+        )
         source = None if isinstance(self.workers, Pool) else partial(Source, settings.prometheus, bounds)
         return Watch(monitor, self.reader, fits, bounds, source=source)
 

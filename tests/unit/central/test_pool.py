@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -69,3 +69,43 @@ def test_a_fit_past_its_deadline_is_named_and_the_workers_are_restarted(promethe
     assert restarts == [1]
     assert watch.view.state == "error"
     assert "longer than" in watch.view.why
+
+
+def test_the_end_of_a_first_fit_is_told_at_once_and_its_time_is_the_fits_own(prometheus):
+    prometheus.series = {(("a", "1"),): lambda t: float(t % 7)}
+    settings = Monitor.model_validate(
+        {
+            "name": "m",
+            "query": "x",
+            "step": "10s",
+            "fit_window": "1000s",
+            "min_history": "0s",
+            "fit_every": "60s",
+            "model": "prophet_batched",
+        }
+    )
+    now, futures, told, seen = [10_000.0], [], [], []
+
+    class Slow:
+        replaced = 0
+
+        def submit(self, work, *args):
+            futures.append((Future(), work, args))
+            return futures[-1][0]
+
+    fits = Fits(settings, Slow(), ready=told.append, observe=lambda name, seconds, outcome: seen.append(seconds))
+    watch = Watch(settings, prometheus.reader(), fits, clock=lambda: now[0])
+    before = time.monotonic()
+    watch.turn()
+    future, work, args = futures[0]
+    assert told == []
+    future.set_result(work(*args))
+    ended = time.monotonic()
+    assert told == ["m"], "it need not wait for the next turn"
+    time.sleep(0.1)
+    now[0] += 200
+    watch.turn()
+    assert watch.view.state != "warming_up"
+    assert seen[0] <= ended - before
+    futures[1][0].set_result(work(*args))
+    assert told == ["m"], "later fits are taken in their turn"

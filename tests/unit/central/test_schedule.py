@@ -81,6 +81,15 @@ def test_a_job_that_fails_is_counted_and_comes_again(clock, missed):
     eventually(lambda: missed["error"] >= 2)
 
 
+def test_a_job_may_be_asked_to_run_before_its_period_is_over(clock):
+    runs = []
+    clock.every("hourly", 3600.0, lambda: runs.append(1), soon=False)
+    clock.start()
+    clock.soon("hourly")
+    clock.soon("gone")
+    eventually(lambda: runs)
+
+
 @pytest.fixture
 def moved(monkeypatch):
     """The machine's clock: `moved[0]` seconds ahead of the real one."""
