@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     Scored = tuple[str, Quality | None, str]
     """A file's name, its quality where labels are, and why its model was used."""
 
+DEFINITIONS = {
+    "anomaly": "a row whose score is above 1",
+    "precision, recall, f1": "point-wise: each row counts once, no adjustment; a row without a score is not flagged",
+    "events": "runs of labelled rows, each window of windows.json one, unless it touches another",
+    "event_recall": "share of the events with a flagged row inside",
+    "event_precision": "events found / (events found + runs of flagged rows that touch no event)",
+    "event_f1": "harmonic mean of event_precision and event_recall",
+    "delay_seconds": "median from an event's first row to its first flagged one, of the events found",
+    "false_alerts_per_day": "runs of flagged rows that touch no event, a day of the series' time",
+}
+"""What the figures of `detect score -o json` mean."""
+
 SMALL = 200_000
 """Bytes in all for which workers are not worth their start."""
 
@@ -306,6 +318,7 @@ def _show_quality(found: list[Scored], args: argparse.Namespace) -> None:
     if args.output == "json":
         document = {
             "model": args.model,
+            "definitions": DEFINITIONS,
             "total": _quality_json(total) if judged else None,
             "files": [
                 {"file": name, "why": why} | (_quality_json(quality) if quality is not None else {})

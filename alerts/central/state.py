@@ -24,7 +24,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 FILE = "central.db"
 OURS = ("alerts.detect.", "alerts.central.")
 """Modules whose classes may be kept."""

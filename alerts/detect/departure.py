@@ -37,6 +37,8 @@ FEW = 5
 DOUBT = 1.3
 BLOCK_POINTS = 24
 """Points of a block at least."""
+WARM = 288
+"""Points, or a day, before anything is said, and in the first block: of fine samples a day holds too many."""
 LEARNT = 4.0
 """Edges at which a departure is cut before it is learnt as a peak."""
 AVERAGED = (6, 30)
@@ -102,6 +104,8 @@ class Departure:
         means: running means of SOME and MANY (2, N); `usual`: usual size of each view (V, N).
         peaks: largest departures of the last blocks (KEPT, 2, V, N); `peak`: of this block; `blocks`: how many ended.
         born: blocks that had ended when things became what they are (N,).
+        block_seconds: length of a block; `block_long`: of the one under way, which while the series is young is as
+            long as all that came before; `start`: time of the first row; `block_since`: when the block began.
         edges: (2, V, N), made anew from time to time.
         side: 1 above, -1 below, 0 no anomaly now (N,); `flagged`, `calm`: its points, and calm ones in a row.
         seen: points so far (N,).
@@ -119,6 +123,8 @@ class Departure:
     blocks: int
     born: Cells
     block_seconds: float
+    block_long: float
+    start: float
     block_since: float
     edges: Array
     side: Array
@@ -145,6 +151,8 @@ class Departure:
             blocks=0,
             born=np.zeros(series, dtype=np.int64),
             block_seconds=max(DAY, BLOCK_POINTS * step),
+            block_long=min(max(DAY, BLOCK_POINTS * step), WARM * step),
+            start=start,
             block_since=start,
             edges=np.full((2, VIEWS, series), np.nan),
             side=np.zeros(series),
@@ -217,7 +225,7 @@ class Departure:
         )
         peaks = np.minimum(found.views, LEARNT * found.edges) if self.blocks else found.views
         self.peak = np.where(there, np.fmax(self.peak, peaks), self.peak)
-        if time - self.block_since >= self.block_seconds:
+        if time - self.block_since >= self.block_long:
             self._next_block(time)
         lasting = (self.side != 0) & (self.flagged > 1)
         self.sizes.put(cell, np.where(lasting, np.nan, np.abs(off)))
@@ -243,7 +251,8 @@ class Departure:
         self.peaks[self.blocks % KEPT] = self.peak
         self.blocks += 1
         self.peak = np.zeros_like(self.peak)
-        self.block_since += self.block_seconds * np.floor((time - self.block_since) / self.block_seconds)
+        self.block_since += self.block_long * np.floor((time - self.block_since) / self.block_long)
+        self.block_long = min(self.block_seconds, max(self.block_long, self.block_since - self.start))
 
     def refresh(self, which: npt.NDArray[np.bool_] | None = None) -> None:
         """Make noise and edges anew from what has been learnt; of all series, or of some (N,)."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.detect.bands import Array, Bands, Direction, Floors
-from alerts.detect.departure import Departure, Look, Sense
+from alerts.detect.departure import WARM, Departure, Look, Sense
 from alerts.detect.model import Options
 from alerts.detect.rings import Cells, Ring, middle
 
@@ -28,8 +28,6 @@ FINEST = 300.0
 HOUR = 3600.0
 LEAST = 20
 """Values that a median needs."""
-WARM = 288
-"""Samples, or a day, before anything is said: until then a daily cycle looks like one anomaly after another."""
 FEWEST = 4
 """Cells that a cycle must have."""
 BETTER = 0.75
@@ -136,6 +134,7 @@ class RobustState:
         return Bands(shown, shown - np.maximum(down * scale, least), shown + np.maximum(up * scale, least))
 
     def _warm(self, time: float | Array) -> npt.NDArray[np.bool_]:
+        # Until a day is over a daily cycle looks like one anomaly after another.
         return np.asarray((self.departure.seen >= WARM) | (time - self.first >= DAY), dtype=bool)
 
     def _ahead(self, cell: int) -> tuple[Ahead, int]:

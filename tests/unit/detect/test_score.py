@@ -113,6 +113,16 @@ def test_any_step_is_scored_once_it_is_warm(step):
     assert np.mean(scores[310:500] > 1) < 0.02
 
 
+@pytest.mark.parametrize("step", [1.0, 15.0, 60.0])
+def test_an_incident_during_warm_up_hides_others_for_no_whole_day_where_samples_are_fine(step):
+    values = 50 + np.random.default_rng(21).normal(size=1400)
+    for row in (150, 700):
+        values[row : row + 4] += 60
+    flagged = score_series(1_530_000_000.0 + step * np.arange(1400), values, How("robust")).scores > 1
+    assert flagged[700:704].all()
+    assert np.count_nonzero(flagged) < 12
+
+
 @pytest.mark.parametrize("offset", [1e4, 1e6, 1e9])
 def test_beside_a_large_offset_what_is_far_from_usual_is_still_seen(offset):
     values = offset + np.random.default_rng(18).normal(size=2000)
@@ -377,7 +387,9 @@ def test_scores_are_written_row_by_row_at_the_same_paths(tmp_path, capsys):
     write(tmp_path / "in" / "deep" / "x.csv", rows)
     code = main(["detect", "score", str(tmp_path / "in"), "--scores", str(tmp_path / "out"), "-o", "json"])
     assert code == 0
-    total = json.loads(capsys.readouterr().out)["total"]
+    document = json.loads(capsys.readouterr().out)
+    total, told = document["total"], ", ".join(document["definitions"])
+    assert all(name in told for name in total if name not in ("days", "precision", "recall")), "every figure is defined"
     assert total["event_recall"] == 1.0
     assert total["false_alerts_per_day"] == 0.0
     with (tmp_path / "out" / "deep" / "x.csv").open() as file:
