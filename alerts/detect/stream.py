@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alerts.detect.bands import Array, Bands, Direction, Floors, anomaly_score
-from alerts.detect.model import Model, Options, judge, model
+from alerts.detect.model import Model, Options, judge, model, nothing
 
 DAY = 86400.0
 
@@ -78,17 +78,17 @@ def online(which: Model, times: Array, values: Array, how: How, progress: Progre
     # A live monitor knows the step of its grid: two moments before the first tell it, and no value.
     before = np.array([times[0] - 2 * step, times[0] - step])
     state = which.fit(before, np.full((2, series), np.nan), how.options)
-    parts = []
+    bands, scores = nothing(*values.shape), np.empty(values.shape)
     for row in range(len(times)):
         moment, point = times[row : row + 1], values[row : row + 1]
-        bands, scores = judge(state, moment, point, how.floors, how.direction, how.data_range)
-        parts.append((*bands, scores))
+        found, scores[row : row + 1] = judge(state, moment, point, how.floors, how.direction, how.data_range)
+        for whole, part in zip(bands, found, strict=True):
+            whole[row : row + 1] = part
         state = state.update(moment, point)
         if row % 100 == 0:
             progress(row / len(times))
     tell = getattr(state, "why", lambda column: how.model)
-    *edges, scores = (np.concatenate(group) for group in zip(*parts, strict=True))
-    return Replayed(Bands(*edges), scores, tuple(map(tell, range(series))))
+    return Replayed(bands, scores, tuple(map(tell, range(series))))
 
 
 def _offline(times: Array, values: Array, how: How, progress: Progress) -> Bands:
