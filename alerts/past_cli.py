@@ -98,10 +98,11 @@ def _backtest(args: argparse.Namespace) -> int:
         ]
         print(json.dumps({"monitor": past.monitor.name, "model": past.monitor.model, "series": document}))
         return Exit.GOOD
-    print(f"{'series':60} {'points':>7} {'scored':>7} {'inside':>7} {'alerts':>7} {'highest':>8}")
+    wide = max(len("series"), *(len(row["series"]) for row in rows))
+    print(f"{'series':{wide}} {'points':>7} {'scored':>7} {'inside':>7} {'alerts':>7} {'highest':>8}")
     for row in rows:
         print(
-            f"{row['series'][-60:]:60} {row['points']:7} {row['scored']:7} {row['inside']:7.1%} {row['alerts']:7} "
+            f"{row['series']:{wide}} {row['points']:7} {row['scored']:7} {row['inside']:7.1%} {row['alerts']:7} "
             f"{row['highest']:8.2f}"
         )
     return Exit.GOOD

@@ -110,7 +110,7 @@ def read_file(path: Path, folder: Path, windows: Windows | None = None, time_for
     time, value, label = _columns(path, header, rows)
     stamps, texts = _column(rows, time), _column(rows, value)
     read = reader(stamps, str(path), time_format)
-    times = read_all(read, stamps, str(path))
+    times = read_all(read, stamps, str(path), time_format)
     labels = None
     if windows is not None:
         labels = np.zeros(len(rows), dtype=np.int64)

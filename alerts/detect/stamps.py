@@ -47,11 +47,11 @@ def parse_times(stamps: Sequence[str], where: str, time_format: str | None = Non
     Raises:
         ConfigError: a stamp is no time, or day and month cannot be told apart.
     """
-    return read_all(reader(stamps, where, time_format), stamps, where)
+    return read_all(reader(stamps, where, time_format), stamps, where, time_format)
 
 
-def read_all(read: Read, stamps: Sequence[str], where: str) -> Array:
-    """Unix times (R,).
+def read_all(read: Read, stamps: Sequence[str], where: str, time_format: str | None = None) -> Array:
+    """Unix times (R,); `time_format` is told where one does not fit it.
 
     Raises:
         ConfigError: a stamp is no time.
@@ -61,7 +61,8 @@ def read_all(read: Read, stamps: Sequence[str], where: str) -> Array:
         try:
             found[row] = read(stamp)
         except (ValueError, OverflowError):
-            raise ConfigError(f"{where}:{row + 2}: {stamp!r} is no time; give --time-format") from None
+            why = f"does not fit --time-format {time_format!r}" if time_format else "is no time; give --time-format"
+            raise ConfigError(f"{where}:{row + 2}: {stamp!r} {why}") from None
     return found
 
 

@@ -49,6 +49,11 @@ def test_what_is_no_time_is_named_with_its_line(stamps):
         parse_times(stamps, "x.csv")
 
 
+def test_a_time_that_does_not_fit_the_layout_asked_for_is_named_with_it():
+    with pytest.raises(ConfigError, match=r"x\.csv:2: '2018-07-03' does not fit --time-format '%d/%m/%Y'"):
+        parse_times(["2018-07-03"], "x.csv", "%d/%m/%Y")
+
+
 @pytest.mark.parametrize("stamp", ["18/07/03 14:00", "03/07/18", "30-07-18", "7/3/2018 14:00", "03.07.2018"])
 def test_a_date_that_can_be_read_in_two_ways_is_refused(stamp):
     with pytest.raises(ConfigError, match="--time-format"):
