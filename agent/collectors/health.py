@@ -181,14 +181,20 @@ def _backend(synthetic: bool | None) -> str:
 
 def _facts(view: View, inventory: Inventory, readings: Readings, minute: Minute) -> Iterator[Facts]:
     stuck = {each.uuid: (each.call, each.seconds()) for each in view.stuck}
-    unsure = set()
-    if view.described is not None:
-        hidden = (*view.described["skipped"], *view.described["blind"])
-        unsure = {inventory.with_index(index) for index in hidden}
+    described = view.described or {"skipped": (), "blind": ()}
+    refused = set(map(inventory.with_index, described["blind"])) if view.fresh else set()
+    unsure = refused.union(map(inventory.with_index, described["skipped"]))
     for uuid, known in inventory.known.items():
         present = None if not view.fresh or view.frame is None or uuid in unsure else uuid in readings
-        throttled = minute.throttled(uuid, (*HEAT, *BRAKE))
-        yield Facts(uuid, str(known.gpu), present, stuck.get(uuid), readings.get(uuid, ({}, {}))[1], throttled)
+        yield Facts(
+            uuid,
+            str(known.gpu),
+            present,
+            stuck.get(uuid),
+            readings.get(uuid, ({}, {}))[1],
+            minute.throttled(uuid, (*HEAT, *BRAKE)),
+            refused=uuid in refused,
+        )
 
 
 def _judge_node(

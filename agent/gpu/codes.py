@@ -29,7 +29,7 @@ GPU_NOT_FOUND: Final = 28
 UNKNOWN: Final = 999
 
 PERMANENT: Final = frozenset({NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED})
-"""Will not change while this library is loaded: the series is left out, nothing is asked again."""
+"""Will not change while this library is loaded: the series is left out, nothing but what is forbidden asked again."""
 REFUSED: Final = PERMANENT | {INVALID_ARGUMENT}
 """They speak of the call, not of the GPU: whether it is there, nobody can tell."""
 GONE: Final = frozenset({GPU_IS_LOST, GPU_NOT_FOUND})

@@ -1,7 +1,8 @@
 """The plan of a GPU: its readings, each in a slot of one array of doubles, and the calls that fill them.
 
-NaN is "no value". A call that fails for good leaves the plan, and its readings are gone; one that fails
-for now leaves NaN for one turn. A value that cannot be true is NaN and counted.
+NaN is "no value". A call that fails for good leaves the plan, and its readings are gone; one that is forbidden
+is tried again now and then; one that fails for now leaves NaN for one turn. A value that cannot be true is NaN and
+counted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from agent.gpu.readings import EVERY, FAST, NUMBER
 from agent.gpu.wire import begin
 
 NAN: Final = math.nan
+FORBIDDEN: Final = 30
+"""Turns after which what was forbidden is tried again."""
 
 
 class Call(NamedTuple):
@@ -57,6 +60,8 @@ class Plan:
         """What gives back memory of the driver's when the GPU is let go."""
         self._slots: dict[str, int] = {}
         self._calls: list[Call] = []
+        self._forbidden: list[tuple[Call, dict[int, str]]] = []
+        """Calls that left for want of permission, each with its readings by slot."""
 
     # -- readings -------------------------------------------------------------------------
 
@@ -123,7 +128,24 @@ class Plan:
     def _leave(self, call: Call, code: int) -> None:
         self.errors[call.name, codes.name(code)] += 1
         self._calls = [other for other in self._calls if other is not call]
-        self.drop([self.keys[slot] for slot in call.slots if self.keys[slot]])
+        keys = {slot: self.keys[slot] for slot in call.slots if self.keys[slot]}
+        self.drop(keys.values())
+        if code == codes.NO_PERMISSION:
+            self._forbidden.append((call, keys))
+
+    def _try_forbidden(self) -> None:
+        """Take back the calls that are permitted by now, and those of their readings that nothing else fills."""
+        forbidden, self._forbidden = self._forbidden, []
+        for call, keys in forbidden:
+            free = {slot: key for slot, key in keys.items() if key not in self._slots}
+            code = self._run(call) if free or not keys else codes.NOT_SUPPORTED
+            if code == codes.NO_PERMISSION:
+                self._forbidden.append((call, keys))
+            elif code not in codes.PERMANENT:
+                for slot, key in free.items():
+                    self.keys[slot], self._slots[key] = key, slot
+                self._calls.append(call)
+                self.changed = True
 
     def _run(self, call: Call) -> int:
         lane = self.library.lane
@@ -147,6 +169,8 @@ class Plan:
             Gone, Down: a call said that the GPU is lost, or all of NVML down.
         """
         self.reset_required = False
+        if self._forbidden and turn % FORBIDDEN == 0:
+            self._try_forbidden()
         answered = failed = False
         due = {every: turn % every == 0 for every in EVERY}
         for call in self._calls:

@@ -180,7 +180,10 @@ class Engine:
 
 
 def of_gpu(verdicts: Sequence[Verdict], uuid: str) -> Verdict:
-    """One GPU's verdicts as one: the worst state; the action of the first bad component in ORDER."""
+    """One GPU's verdicts as one: the worst state; reasons and action of the bad components in ORDER.
+
+    It is bad since the first of them, healthy since the last became so.
+    """
     own = sorted(
         (verdict for verdict in verdicts if verdict.uuid == uuid),
         key=lambda verdict: ORDER.index(verdict.component) if verdict.component in ORDER else len(ORDER),
@@ -189,7 +192,10 @@ def of_gpu(verdicts: Sequence[Verdict], uuid: str) -> Verdict:
     bad = [verdict for verdict in own if verdict.state in (State.DEGRADED, State.UNHEALTHY)]
     gpu = own[0].gpu if own else ""
     if not bad:
-        return Verdict("gpu", state, own[0].reason if state is State.UNKNOWN and own else "", "", uuid, gpu)
+        deciding = [verdict for verdict in own if verdict.state is state]
+        reason = "; ".join(verdict.reason for verdict in deciding if verdict.reason)
+        since = max((verdict.since for verdict in deciding), default=0.0)
+        return Verdict("gpu", state, reason, "", uuid, gpu, since)
     action = next((verdict.action for verdict in bad if verdict.action), "")
     reason = "; ".join(verdict.reason for verdict in bad)
     return Verdict("gpu", state, reason, action, uuid, gpu, min(verdict.since for verdict in bad))

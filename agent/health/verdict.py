@@ -62,6 +62,7 @@ class Facts:
 
     Attributes:
         present: it answers; None while nobody can tell.
+        refused: the driver lets nobody look at it.
         stuck: (call, seconds) of a driver call on it that does not return.
         readings: by key, the last sweep's; empty while it does not answer.
         throttled: share of the last minute for which each reason held clocks down.
@@ -75,6 +76,7 @@ class Facts:
     readings: Mapping[str, float] = field(default_factory=dict)
     throttled: Mapping[str, float] = field(default_factory=dict)
     marks: Mapping[str, float] = field(default_factory=dict)
+    refused: bool = False
 
     def get(self, key: str) -> float:
         return self.readings.get(key, math.nan)
@@ -119,7 +121,7 @@ def _presence(facts: Facts) -> Finding:
         call, seconds = facts.stuck
         return State.UNHEALTHY, f"{call} has not returned for {seconds:.0f} s", "RESTART_BM"
     if facts.present is None:
-        return State.UNKNOWN, "the driver does not answer", ""
+        return State.UNKNOWN, "the driver lets nobody look at it" if facts.refused else "the driver does not answer", ""
     if not facts.present:
         return State.UNHEALTHY, "it no longer answers the driver", "RESTART_BM"
     if not facts.readings:

@@ -315,3 +315,16 @@ def test_a_full_disk_does_not_stop_it(make_node, tmp_path):
     (tmp_path / "state").write_text("a file where the state directory should be")
     node = make_node(world={"gpus": 1})
     node.until_whole(1)
+
+
+def test_what_was_forbidden_for_a_while_is_read_again(make_node):
+    """Calls that are refused leave the plan; permissions come back while the library stays loaded."""
+    node = make_node(world={"gpus": 1, "profile": "t4"}, interval="100ms")
+    stems = [f"gpuvigil_gpu_{stem}" for stem in ("memory_used_bytes", "power_watts", "temperature_celsius")]
+    node.until(lambda page: all(page.all(stem) for stem in stems))
+    node.world.set("no_permission", 0, call="memory+temperature+power+fields")
+    page = node.until(lambda page: not any(page.all(stem) for stem in stems))
+    assert page.up() == {"0": 1}
+    assert page.all("gpuvigil_gpu_utilization_ratio")
+    node.world.clear()
+    node.until(lambda page: all(page.all(stem) for stem in stems))

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from agent.gpu.readings import CALLS
+from agent.health.document import SHARED
 from chaos.simulator.build import build
 
 LISTED = """
@@ -80,6 +81,8 @@ def test_a_driver_that_lets_nobody_look_has_lost_no_gpu(mute, code, where, capfd
     if where == "opening":
         page = node.until(lambda page: page.all("gpuvigil_health_verdict_info", component="presence", state="unknown"))
         assert page.one("gpuvigil_gpu_driver_up") == 1
+        said = {verdict["reason"] for verdict in node.context.shared[SHARED]()["gpus"]}
+        assert said == {"the driver lets nobody look at it"}
     else:
         page = node.until(lambda page: page.one("gpuvigil_gpu_driver_up") == 0)
         assert page.failed

@@ -139,6 +139,7 @@ def verdict(found: Facts, component: str) -> Verdict:
     [
         (facts(False), "presence", State.UNHEALTHY, "RESTART_BM"),
         (facts(None), "presence", State.UNKNOWN, ""),
+        (replace(facts(None), refused=True), "presence", State.UNKNOWN, ""),
         (replace(facts(None), stuck=("nvmlX", 20.0)), "presence", State.UNHEALTHY, "RESTART_BM"),
         (facts(power=300), "presence", State.HEALTHY, ""),
         (facts(), "presence", State.UNKNOWN, ""),  # listed, and every call about it is refused
@@ -189,6 +190,20 @@ def test_the_drivers_action_comes_first() -> None:
     whole = of_gpu(bad, UUID)
     assert (whole.state, whole.action) == (State.UNHEALTHY, "RESTART_BM")
     assert "Xid 48" in whole.reason
+
+
+def test_a_whole_gpu_says_why_it_is_unknown_and_since_when_it_is_what_it_is() -> None:
+    def part(component: str, state: State, since: float, reason: str = "") -> Verdict:
+        return Verdict(component, state, reason, "", UUID, "0", since)
+
+    good = [part("xid", State.HEALTHY, 5.0), part("power", State.HEALTHY, 9.0)]
+    whole = of_gpu(good, UUID)
+    assert (whole.state, whole.reason, whole.since) == (State.HEALTHY, "", 9.0)
+    whole = of_gpu([*good, part("presence", State.UNKNOWN, 7.0, "nobody may look")], UUID)
+    assert (whole.state, whole.reason, whole.since) == (State.UNKNOWN, "nobody may look", 7.0)
+    whole = of_gpu([*good, part("fabric", State.DEGRADED, 3.0, "slow"), part("nvlink", State.UNHEALTHY, 2.0, "down")],
+                   UUID)  # fmt: skip
+    assert (whole.state, whole.reason, whole.since) == (State.UNHEALTHY, "down; slow", 2.0)
 
 
 def test_since_and_evidence_are_those_of_the_change() -> None:
