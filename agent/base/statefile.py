@@ -86,6 +86,15 @@ def save(path: str | Path, content: dict[str, Any], *, sync: bool = True) -> boo
     return True
 
 
+def save_for_agent(path: str | Path, content: dict[str, Any]) -> bool:
+    """As `save`, by a command: the agent's user can read it, under whatever umask root runs that command."""
+    before = os.umask(0o022)
+    try:
+        return save(path, content)
+    finally:
+        os.umask(before)
+
+
 def catch_up() -> None:
     """Write what was refused before, if the disk takes it now: its owner may not come again for long."""
     for path, refused in list(_refused.items()):

@@ -78,7 +78,7 @@ def write(state_dir: str | Path, baseline: Baseline) -> bool:
         "backend": baseline.backend,
         "inventory": baseline.inventory,
     }
-    return statefile.save(Path(state_dir, NAME), content)
+    return statefile.save_for_agent(Path(state_dir, NAME), content)
 
 
 def hcas(sys: str | Path) -> dict[str, dict[str, Any]]:

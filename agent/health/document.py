@@ -86,4 +86,4 @@ def add_settled(state_dir: str | Path, entry: Settled) -> bool:
     """Declare a GPU or the node healthy; the running agent takes it in at its next run."""
     kept = [*read_settled(state_dir), entry][-SETTLED_KEPT:]
     rows = [[each.uuid, each.at, each.by, each.why] for each in kept]
-    return statefile.save(Path(state_dir, SETTLED_NAME), {"settled": rows})
+    return statefile.save_for_agent(Path(state_dir, SETTLED_NAME), {"settled": rows})

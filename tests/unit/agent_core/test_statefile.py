@@ -8,6 +8,8 @@ import pytest
 
 from agent.base import statefile
 from agent.base.catalogue import self as own
+from agent.health import baseline, document
+from agent.health.engine import Settled
 from agent.runner import Runner
 
 
@@ -67,3 +69,33 @@ def test_what_was_refused_never_replaces_what_is_newer(tmp_path, monkeypatch):
     statefile.catch_up()
     assert statefile.load(path) == {"new": 1}
     assert [each.name for each in path.parent.iterdir()] == ["state.json"]
+
+
+def test_what_root_signs_off_the_agents_user_can_read(tmp_path):
+    """`set-healthy` and `baseline write` are run by root, some with a umask that shuts everybody else out."""
+    old = os.umask(0o077)
+    try:
+        assert document.add_settled(tmp_path, Settled("", 1.0, "root", "tested"))
+        assert baseline.write(tmp_path, baseline.Baseline(1.0, "root", "nvml", {}))
+        assert statefile.save(tmp_path / "own.json", {})
+    finally:
+        os.umask(old)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == {"settled.json": 0o644, "baseline.json": 0o644, "own.json": 0o600}
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (5, 5.0),
+        (-0.5, -0.5),
+        (True, None),
+        ("5", None),
+        (None, None),
+        (float("nan"), None),
+        (10**400, None),
+        ([], None),
+    ],
+)
+def test_a_number_is_a_finite_number(value, number):
+    assert statefile.number(value) == number
