@@ -174,8 +174,9 @@ class Gpu:
                 yield mig.INFO.sample(1, *labels, str(each["id"]), each["uuid"], each["profile"])
             keys = set(gpu["keys"])
             for feature, key in FEATURES.items():
-                lent = (uuid, feature) in self._node.lent_features
-                yield m.FEATURE_SUPPORTED.sample(key in keys or lent, *labels, feature)
+                supported = key in keys or (uuid, feature) in self._node.lent_features
+                if supported or key not in gpu["pending"]:
+                    yield m.FEATURE_SUPPORTED.sample(supported, *labels, feature)
         for call, reason, count in described["errors"]:
             yield m.CALL_ERRORS.sample(count, synthetic, call, reason)
 

@@ -64,6 +64,8 @@ class Child:
         self._video: set[tuple[str, int, int]] = set()
         """Processes that ever used a video engine: UUID, pid, 0 for the encoder and 1 for the decoder."""
         self._order: list[Device] = []
+        self._pending: set[str] = set()
+        """GPUs last described with a reading still to be asked for."""
         self._errors: Counter[tuple[str, str]] = Counter()
         self._told: Counter[tuple[str, str]] = Counter()
         """The errors as last described."""
@@ -228,12 +230,13 @@ class Child:
         self._order = devices
         for device in devices:
             device.plan.changed = False
+        self._pending = {device.identity.uuid for device in devices if self._slow.pending(device)}
         self._told = self._errors.copy()
         self._send(
             wire.DESCRIBE,
             {
                 "generation": self._generation,
-                "gpus": [device.describe() for device in devices],
+                "gpus": [{**device.describe(), "pending": self._slow.pending(device)} for device in devices],
                 "lost": [{**asdict(identity), "code": code} for identity, code in self._lost.values()],
                 "blind": self._blind,
                 "skipped": self._settings["skip"],
@@ -258,7 +261,7 @@ class Child:
             for key, value in self._slow.results.get(uuid, {}).items():
                 if device.slow_pcie or key not in ("pcie_tx", "pcie_rx"):
                     device.plan.put(key, value)
-            changed |= device.plan.changed
+            changed |= device.plan.changed or (uuid in self._pending and not self._slow.pending(device))
         if len(gone) == len(self._order) > 0 and set(gone.values()) == {codes.UNKNOWN}:
             raise Down(codes.UNKNOWN)
         for uuid, code in gone.items():

@@ -115,6 +115,7 @@ class Device:
         self._partitioned = self.plan.value("mig_mode")
         fresh = self.plan.value("persistence") == 0
         self._settled_ns = monotonic_ns() + SETTLING_NS if fresh else 0
+        self._find_pcie()
 
     def close(self) -> None:
         """Let go of the GPU; its handle needs no closing, its GPM samples are host memory and do."""
@@ -143,8 +144,7 @@ class Device:
             Gone, Down: see the class.
         """
         answered = self.plan.run(turn + self.identity.index)
-        if self._pcie_bytes is None and not self.plan.has("pcie_tx"):  # GPM has none, or proved not to
-            self._pcie_bytes = PcieBytes(self.plan)
+        self._find_pcie()
         self._strikes = 0 if answered else self._strikes + 1
         if self._strikes >= STRIKES:
             raise Gone(codes.UNKNOWN)
@@ -156,6 +156,11 @@ class Device:
                 self._settled_ns = 0
         self._advance_windows()
         self._judge_pcie()
+
+    def _find_pcie(self) -> None:
+        """Another source of PCIe throughput where GPM has none, or proved not to."""
+        if self._pcie_bytes is None and not self.plan.has("pcie_tx"):
+            self._pcie_bytes = PcieBytes(self.plan)
 
     def _advance_windows(self) -> None:
         for key, samples in self._windows.items():

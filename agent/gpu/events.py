@@ -116,6 +116,10 @@ class SlowLane:
             self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
             self._thread.start()
 
+    def pending(self, device: Device) -> list[str]:
+        """Readings of the GPU that have not been asked for yet: whether there are any, nobody knows."""
+        return list(_THROUGHPUT) if device.slow_pcie and device.identity.uuid not in self.results else []
+
     def _run(self) -> None:
         while True:
             self.look(list(self._devices))

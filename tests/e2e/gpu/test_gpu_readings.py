@@ -139,6 +139,17 @@ def test_processes_are_shown_by_size(make_node):
     assert shown == {"12": 9 << 30, "13": 3 << 30}
 
 
+def test_what_takes_time_to_ask_is_not_called_unsupported_meanwhile(make_node):
+    node, said = make_node(world={"gpus": 2, "profile": "t4"}), set()
+
+    def told(page):
+        said.update(page.all("gpuvigil_gpu_feature_supported", feature="pcie_throughput").values())
+        return len(page.all("gpuvigil_gpu_pcie_tx_bytes_per_second")) == 2
+
+    node.until(told)
+    assert said <= {1.0}
+
+
 def test_processes_that_are_no_longer_told_are_no_longer_shown(make_node):
     node = make_node(world={"gpus": 1}, setup=lambda world: world.set_process(0, 11, 1 << 30), interval="100ms")
     node.until(lambda page: page.all("gpuvigil_gpu_process_memory_bytes"))
