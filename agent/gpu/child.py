@@ -69,7 +69,7 @@ class Child:
         self._errors: Counter[tuple[str, str]] = Counter()
         self._told: Counter[tuple[str, str]] = Counter()
         """The errors as last described."""
-        self._generation = (os.getpid() & 0xFFFF) << 16  # another child's descriptions are not ours
+        self._generation = wire.first_generation(os.getpid())
         self._versions = {"driver": "", "nvml": "", "cuda": ""}
 
     # -- speaking -------------------------------------------------------------------------

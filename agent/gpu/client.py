@@ -40,6 +40,8 @@ KILL_GRACE_S: Final = 2.0
 BACKOFF_S: Final = (1.0, 30.0)
 PROBATION_MOST_S: Final = 600.0
 HEALTHY_S: Final = 60.0
+TOGETHER_S: Final = 1.0
+"""How long a description may wait for its first values; until then those before stand, with what they describe."""
 XIDS_KEPT: Final = 10_000
 LAYOUTS_KEPT: Final = 16
 """Descriptions kept to read the frames of the last minute."""
@@ -73,6 +75,7 @@ class Client:
         self._values: bytes = b""
         self._minute: deque[bytes] = deque(maxlen=max(2, round(60 / settings.interval)))
         self._layouts: dict[int, dict[str, Any]] = {}
+        self._described_at = 0.0
         self._xids: deque[dict[str, Any]] = deque(maxlen=XIDS_KEPT)
         self._processes: dict[str, list[Process]] = {}
         self._main: ChildProcess | None = None
@@ -127,8 +130,15 @@ class Client:
             frame = wire.unpack_values(values)
             fresh = time.monotonic_ns() - frame.at_ns < max(3.0, 3 * self._settings.interval) * 1e9
             described = view.described
+            if (
+                described is not None
+                and fresh
+                and wire.same_child(described["generation"], frame.generation)
+                and time.monotonic() - self._described_at < TOGETHER_S
+            ):
+                described = self._layouts.get(frame.generation, described)
             matches = described is not None and described["generation"] == frame.generation
-            return replace(view, fresh=fresh, frame=frame if fresh and matches else None)
+            return replace(view, described=described, fresh=fresh, frame=frame if fresh and matches else None)
         return view
 
     def wait(self, timeout: float) -> None:
@@ -313,6 +323,7 @@ class Client:
         elif kind == wire.DESCRIBE:
             self._suspects.pop(None, None)
             with self._lock:
+                self._described_at = time.monotonic()
                 self._layouts = {**dict(list(self._layouts.items())[-LAYOUTS_KEPT:]), message["generation"]: message}
             self._change(described=message, stuck=self._stuck())
         elif kind == wire.XID:

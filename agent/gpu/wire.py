@@ -46,6 +46,16 @@ def pack_values(generation: int, at_ns: int, wall: float, values: list[array[flo
     return _HEAD.pack(len(data), VALUES) + data
 
 
+def first_generation(pid: int) -> int:
+    """The number of a child's first description: another child's are none of its own."""
+    return (pid & 0xFFFF) << 16
+
+
+def same_child(one: int, other: int) -> bool:
+    """Whether two generations are of one child."""
+    return one >> 16 == other >> 16
+
+
 class Frame(NamedTuple):
     """Values of one sweep (doubles, not copied), in the order of the description with the same generation."""
 
