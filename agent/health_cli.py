@@ -66,12 +66,18 @@ def fetch(config: AgentConfig) -> dict[str, Any]:
     url = _own_url(config).removesuffix("/metrics") + "/api/v1/health"
     try:
         with urllib.request.urlopen(url, timeout=_ASK_SECONDS) as answer:
-            found = json.load(answer)
-            if isinstance(found, dict):
+            found = _document(json.load(answer))
+            if found is not None:
                 return found
     except (OSError, http.client.HTTPException, ValueError):
         pass  # not running, or it keeps its answers from us: its last word is on disk
     return kept(config)
+
+
+def _document(found: Any) -> dict[str, Any] | None:
+    """What was answered or kept, if it is a health document."""
+    whole = isinstance(found, dict) and found.keys() >= {"node", "taken", "state", "gpus", "verdicts", "inventory"}
+    return found if whole else None
 
 
 def kept(config: AgentConfig) -> dict[str, Any]:
@@ -85,8 +91,8 @@ def kept(config: AgentConfig) -> dict[str, Any]:
 
     found: dict[float, dict[str, Any]] = {}
     for synthetic in (False, True):
-        document = statefile.load(path_of(config.state_dir, synthetic)).get("document")
-        if isinstance(document, dict) and (taken := statefile.number(document.get("taken"))) is not None:
+        document = _document(statefile.load(path_of(config.state_dir, synthetic)).get("document"))
+        if document is not None and (taken := statefile.number(document["taken"])) is not None:
             found[taken] = document
     if not found:
         raise CannotTell(f"no agent has judged this node yet (nothing in {config.state_dir}); is it running?")

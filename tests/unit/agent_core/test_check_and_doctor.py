@@ -206,7 +206,8 @@ GOOD = {**VERDICT, "component": "power", "state": "healthy", "reason": "", "acti
 
 def told(tmp_path, *verdicts, age=5.0):
     """The agent's last verdicts on disk, and the configuration of one that keeps its page to itself."""
-    document = {"node": "n", "taken": time.time() - age, "simulated": True, "state": "?", "verdicts": verdicts}
+    document = {"node": "n", "taken": time.time() - age, "simulated": True, "state": "?", "verdicts": verdicts,
+                "gpus": [], "inventory": {}}  # fmt: skip
     (tmp_path / "health-simulator.json").write_text(json.dumps({"document": document}))
 
 
@@ -244,6 +245,16 @@ def test_a_page_kept_from_us_is_judged_by_the_agents_last_verdicts(
     told(tmp_path, *verdicts)
     assert main(["agent", "check", "--config", locked(serve, tmp_path, answer), "--nagios"]) == nagios
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ['{"document": {"taken": 2e9}}', '{"document": 5}', "{half", "[]"])
+@pytest.mark.parametrize(
+    "words", [["health"], ["baseline", "write"], ["health", "set-healthy", "--gpu", "0", "--why", "x"]]
+)
+def test_verdicts_that_are_none_are_no_answer(serve, tmp_path, capsys, content, words):
+    (tmp_path / "health-nvml.json").write_text(content)
+    assert main(["agent", *words, "--config", locked(serve, tmp_path, 401)]) == 3
+    assert "no agent has judged this node yet" in capsys.readouterr().err
 
 
 def test_a_page_kept_from_us_and_old_verdicts_make_us_look(serve, tmp_path, capsys):
