@@ -109,6 +109,7 @@ def _check(args: argparse.Namespace) -> int:
             Level.NOTE: ("OK", 0),
         }[level]
         said = "; ".join(f"{finding.what}: {finding.text}" for finding in findings) or source
+        said = " ".join(said.replace("|", "/").split())  # one line; what follows a bar is performance data
         print(f"GPUVIGIL {word} - {said}")
         return code
     if args.output == "json":

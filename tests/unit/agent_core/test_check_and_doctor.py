@@ -257,6 +257,14 @@ def test_verdicts_that_are_none_are_no_answer(serve, tmp_path, capsys, content, 
     assert "no agent has judged this node yet" in capsys.readouterr().err
 
 
+def test_nagios_gets_one_line_and_no_performance_data_that_is_none(serve, tmp_path, capsys):
+    told(tmp_path, {**VERDICT, "reason": "journalctl: a | b\nand more"})
+    assert main(["agent", "check", "--config", locked(serve, tmp_path, 401), "--nagios"]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "journalctl: a / b and more" in line
+    assert "|" not in line
+
+
 def test_a_page_kept_from_us_and_old_verdicts_make_us_look(serve, tmp_path, capsys):
     told(tmp_path, GOOD, age=1000.0)
     assert main(["agent", "check", "--config", locked(serve, tmp_path, 401)]) == 3
