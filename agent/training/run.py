@@ -63,7 +63,7 @@ class Run:
     _undated: bool = False
     _logs_pace: bool = False
     _gap: int = 0
-    """Steps between the last two records."""
+    """Fewest steps between two records: more where a part of the log was passed over."""
     _shadow: int | None = None
     """A step before the last one that was not said to be a restart."""
     _shadow_since: tuple[int, float] | None = None
@@ -150,7 +150,8 @@ class Run:
         self._logs_pace = self._logs_pace or record.step_seconds is not None
         self._tick(record.elapsed)
         if self.step != step:
-            self._gap = max(step - (self.step or 0), 0)
+            if self.step is not None and step > self.step:
+                self._gap = min(self._gap or step, step - self.step)
             self.step = step
             self._undated = at is None
             if at is not None:

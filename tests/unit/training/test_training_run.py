@@ -61,6 +61,18 @@ def test_a_sparse_log_is_waited_for_from_its_second_line_on() -> None:
     assert not run.running(last + 31_000)
 
 
+def test_one_line_of_a_long_run_and_a_part_passed_over_tell_no_interval() -> None:
+    """Else a job that died at its first line after a resume, or long ago, were running for years."""
+    resumed = Run(silence=1800)
+    resumed.take(Progress(step=500_000, step_seconds=30.0), T0)
+    assert not resumed.running(T0 + 2000)
+    backlog = Run(silence=1800)
+    for step in (1, 2, 400_000):
+        backlog.take(Progress(step=step, step_seconds=30.0), None)
+    backlog.settle(T0)
+    assert not backlog.running(T0 + 2000)
+
+
 def test_what_is_usual_is_known_after_a_restart_of_the_agent() -> None:
     run = Run(silence=1800)
     last = made(run, range(1, 20), pace=3000.0)
