@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from alerts.detect.bands import Array, Bands
+from alerts.detect.quality import runs
 
 WIDTH, HEIGHT, MARGIN = 1000, 220, 46
 MOST = 1200
@@ -59,9 +60,11 @@ def chart(title: str, times: Array, values: Array, bands: Bands, scores: Array) 
         return HEIGHT - 22 - (value - low) / (high - low) * (HEIGHT - 34)
 
     keep = np.unique(np.linspace(0, len(times) - 1, MOST).astype(np.intp))
-    there = [int(i) for i in keep if np.isfinite(lower[i]) and np.isfinite(upper[i])]
-    edge = [(x(times[i]), y(upper[i])) for i in there] + [(x(times[i]), y(lower[i])) for i in reversed(there)]
-    band = " ".join(f"{a:.1f},{b:.1f}" for a, b in edge)
+    band = ""
+    for first, last in runs(np.isfinite(lower[keep]) & np.isfinite(upper[keep])):
+        there = keep[first:last].tolist()
+        edge = [(x(times[i]), y(upper[i])) for i in there] + [(x(times[i]), y(lower[i])) for i in reversed(there)]
+        band += f'<polygon class="band" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in edge)}"/>'
     alerts = "".join(
         f'<circle class="alert" cx="{x(times[i]):.1f}" cy="{y(values[i]):.1f}" r="3"><title>{_moment(times[i])}: '
         f"{values[i]:.4g}, score {scores[i]:.2f}</title></circle>"
@@ -77,7 +80,7 @@ def chart(title: str, times: Array, values: Array, bands: Bands, scores: Array) 
     )
     return (
         f'<h2>{html.escape(title)}</h2><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-        f'<polygon class="band" points="{band}"/>{_line("yhat", times, yhat, keep, x, y)}'
+        f"{band}{_line('yhat', times, yhat, keep, x, y)}"
         f"{_line('value', times, values, keep, x, y)}{alerts}{axis}</svg>"
     )
 
