@@ -229,8 +229,12 @@ def _inputs(folder: Path, out: Path | None) -> list[Path]:
 
     if out is None:
         return find(folder)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--scores {out}: is no directory")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"--scores {out}: is no directory") from None
+    except OSError as error:
+        raise ConfigError(f"--scores {out}: cannot be made: {error.strerror}") from None
     if out.resolve() == folder.resolve():
         raise ConfigError(f"--scores {out}: would write over the series; give another directory")
     paths = [path for path in find(folder) if out.resolve() not in path.resolve().parents]
@@ -262,7 +266,10 @@ def _score_file(task: _Task) -> Scored | ConfigError:
         return ConfigError(str(problem))
     scored = score_series(file.times, file.values, task.how)
     if task.out is not None:
-        _write_scores(task.out / file.path, file, scored.scores)
+        try:
+            _write_scores(task.out / file.path, file, scored.scores)
+        except OSError as error:
+            return ConfigError(f"--scores {task.out / file.path}: cannot be written: {error.strerror}")
     labels = file.labels if len(file.times) else None
     return str(file.path), None if labels is None else judge(file.times, scored.scores, labels), scored.why
 

@@ -74,6 +74,8 @@ def _bar(share: float) -> None:
 
 
 def _backtest(args: argparse.Namespace) -> int:
+    if args.html is not None and not args.html.parent.is_dir():
+        raise ConfigError(f"--html {args.html}: there is no directory {args.html.parent}")
     past = _run(args, _moment(args.begin), _moment(args.end))
     rows = [_row(past, column) for column in range(len(past.keys))]
     if args.html is not None:
@@ -91,7 +93,10 @@ def _backtest(args: argparse.Namespace) -> int:
             )
             for column in order[:50]
         ]
-        args.html.write_text(page(f"Back-test of {past.monitor.name}", rows, charts), encoding="utf-8")
+        try:
+            args.html.write_text(page(f"Back-test of {past.monitor.name}", rows, charts), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--html {args.html}: cannot be written: {error.strerror}") from None
     if args.output == "json":
         document = [
             row | {"alerted": [list(alert) for alert in past.alerts(column)]} for column, row in enumerate(rows)

@@ -181,3 +181,14 @@ def test_scores_never_overwrite_the_series_nor_are_scored_themselves(tmp_path, c
         assert [file["file"] for file in json.loads(capsys.readouterr().out)["files"]] == ["x.csv"]
     assert main(["detect", "score", str(tmp_path), "--scores", str(tmp_path / "x.csv")]) == 2
     assert "is no directory" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    put(tmp_path, "time,value\n100,1\n")
+    assert main(["detect", "score", str(tmp_path), "--scores", "/proc/none/here"]) == 2
+    assert "--scores /proc/none/here: cannot be made" in capsys.readouterr().err
+    (tmp_path / "out" / "x.csv").mkdir(parents=True)
+    assert main(["detect", "score", str(tmp_path), "--scores", str(tmp_path / "out")]) == 2
+    assert "x.csv: cannot be written" in capsys.readouterr().err
+    assert main(["detect", "backtest", "--monitor", "gpu-power", "--html", str(tmp_path / "no" / "x.html")]) == 2
+    assert "there is no directory" in capsys.readouterr().err
