@@ -17,9 +17,9 @@ WORK = 0.01
 DEAREST = 3.0
 """A configured plan beyond the interval widens it, unless the steps left would have to cost so many times as much."""
 LEARN_AT = 0.05
-LEARN_RECORDS = 8
-"""Share of the work after which a run is settled: it can be late from then on, and after so many records a plan is
-learnt where none is configured."""
+LEARN_RECORDS = (8, 20)
+"""Share of the work after which a run is settled: it can be late from then on. Where no plan is configured one is
+learnt after the first number of records if they agree, else after the second."""
 
 Alert = Literal["ticket", "page"]
 
@@ -71,11 +71,14 @@ class Lateness:
         if self.learned and (track.phases, track.total) != (self._phases, self._total):
             self.plan, self._late = None, False  # announced: what was learnt is void
         self._phases, self._total = track.phases, track.total
-        if track.phases != self._pace_of or (self._pace is None and track.phase_records >= LEARN_RECORDS):
-            self._pace = eta.pace if track.phase_records >= LEARN_RECORDS else None
+        few, many = LEARN_RECORDS
+        agree = eta.low >= (1.0 - LATE / 2) * eta.total
+        learnable = track.phase_records >= (few if agree else many)
+        if track.phases != self._pace_of or (self._pace is None and learnable):
+            self._pace = eta.pace if learnable else None
             self._pace_of = track.phases
         pace = eta.pace / self._pace - 1.0 if self._pace else None
-        if self.plan is None and track.done >= LEARN_AT and track.phase_records >= LEARN_RECORDS:
+        if self.plan is None and track.done >= LEARN_AT and learnable:
             self.plan = eta.total
             self._interrupted = track.interrupted
         if not self.plan:

@@ -90,6 +90,14 @@ def test_a_log_with_few_records_learns_its_plan_too():
     assert 40 < place < 60
 
 
+def test_a_plan_is_learnt_from_few_records_only_if_they_agree():
+    steps = np.arange(1, 61)
+    steady = follow(10.0 * steps, steps, total=60)
+    assert [judged.deviation is None for judged in steady].index(False) == 7
+    uneven = follow(np.cumsum(np.tile([2.0, 9.0, 4.0, 15.0], 15)), steps, total=60)
+    assert 7 < [judged.deviation is None for judged in uneven].index(False) <= 19
+
+
 def test_lateness_ends_when_the_time_is_made_up():
     times, steps = run(3)
     slow = times.copy()
