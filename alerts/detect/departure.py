@@ -38,7 +38,10 @@ DOUBT = 1.3
 BLOCK_POINTS = 24
 """Points of a block at least."""
 WARM = 288
-"""Points, or a day, before anything is said, and in the first block: of fine samples a day holds too many."""
+"""Points, or a day, before anything is said."""
+HASTE = 2 * 3600.0
+"""Seconds: where `WARM` points take less, they are the first block. What is sampled so finely is often watched for less
+than a day; elsewhere a block that knows no daily cycle would take its peaks for anomalies."""
 LEARNT = 4.0
 """Edges at which a departure is cut before it is learnt as a peak."""
 AVERAGED = (6, 30)
@@ -104,8 +107,8 @@ class Departure:
         means: running means of SOME and MANY (2, N); `usual`: usual size of each view (V, N).
         peaks: largest departures of the last blocks (KEPT, 2, V, N); `peak`: of this block; `blocks`: how many ended.
         born: blocks that had ended when things became what they are (N,).
-        block_seconds: length of a block; `block_long`: of the one under way, which while the series is young is as
-            long as all that came before; `start`: time of the first row; `block_since`: when the block began.
+        block_seconds: length of a block; `block_long`: of the one under way, which in a young series of fine samples
+            is as long as all that came before; `start`: time of the first row; `block_since`: when the block began.
         edges: (2, V, N), made anew from time to time.
         side: 1 above, -1 below, 0 no anomaly now (N,); `flagged`, `calm`: its points, and calm ones in a row.
         seen: points so far (N,).
@@ -138,6 +141,7 @@ class Departure:
     def empty(cls, start: float, step: float, cell: float, series: int, sense: Sense) -> Departure:
         """A state that has seen nothing: points `step` seconds apart from Unix time `start` on."""
         cells = max(round(7 * DAY / cell), 5 * LEAST)
+        block = max(DAY, BLOCK_POINTS * step)
         return cls(
             sense=sense,
             sizes=Ring.empty(cells, series, int(np.floor(start / cell)) - 1),
@@ -150,8 +154,8 @@ class Departure:
             peak=np.zeros((2, VIEWS, series)),
             blocks=0,
             born=np.zeros(series, dtype=np.int64),
-            block_seconds=max(DAY, BLOCK_POINTS * step),
-            block_long=min(max(DAY, BLOCK_POINTS * step), WARM * step),
+            block_seconds=block,
+            block_long=WARM * step if WARM * step < HASTE else block,
             start=start,
             block_since=start,
             edges=np.full((2, VIEWS, series), np.nan),
