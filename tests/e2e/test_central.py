@@ -18,7 +18,7 @@ from bench.harness.processes import eventually, free_port, get, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")]
 
-LIMIT = 90.0
+LIMIT = 240.0
 
 
 class Target(http.server.ThreadingHTTPServer):
