@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timezone
 
 import pytest
 
 from agent.base.trainlog import Progress, open_format
 
-
-def read(name: str, *lines: str) -> list[Progress]:
-    parser = open_format(name, timezone.utc)
-    records = list(parser.feed_all(lines))
-    assert parser.unparsed == 0
-    return records
+Read = Callable[..., list[Progress]]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +30,7 @@ def read(name: str, *lines: str) -> list[Progress]:
         *("(Trainer pid=7, ip=10.0.0.1) ", "2026-01-02T03:04:05.12Z ", "[pod/train-0/pytorch] ", "trainer-0  | "),
     ],
 )
-def test_what_a_launcher_puts_in_front_is_no_title_of_a_bar(lead: str) -> None:
+def test_what_a_launcher_puts_in_front_is_no_title_of_a_bar(read: Read, lead: str) -> None:
     lines = [
         "Map: 100%|██████████| 30/30 [00:00<00:00, 2345.67it/s]",
         "{'loss': 1.2, 'grad_norm': 0.5, 'learning_rate': 1e-05, 'epoch': 0.1}",
@@ -56,7 +52,7 @@ def test_what_a_launcher_puts_in_front_is_no_title_of_a_bar(lead: str) -> None:
     ],
 )
 @pytest.mark.parametrize("line", ["Step {}/100 | loss: 2.31 | lr: 1e-4", "step={} total_steps=100 loss=2.31 lr=1e-4"])
-def test_names_and_values_behind_what_others_put_in_front(lead: str, line: str) -> None:
+def test_names_and_values_behind_what_others_put_in_front(read: Read, lead: str, line: str) -> None:
     for name in ("pairs", "auto"):
         records = read(name, *[lead + line.format(step) for step in (10, 20)])
         assert [(r.step, r.total_steps, r.loss, r.learning_rate) for r in records] == [
@@ -82,7 +78,7 @@ def test_words_that_may_mean_another_step_are_no_lead(lead: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "mllog", "nanogpt"])
-def test_a_byte_order_mark_is_taken_off(name: str) -> None:
+def test_a_byte_order_mark_is_taken_off(read: Read, name: str) -> None:
     lines = {
         "csv": ["\ufeffstep,loss", "5,2.5"],
         "json": ['\ufeff{"step": 5, "loss": 2.5}'],
@@ -104,12 +100,12 @@ def test_a_byte_order_mark_is_taken_off(name: str) -> None:
         ("step 10 loss: np.float32(2.31)", 10, None, 2.31),
     ],
 )
-def test_numbers_as_python_prints_them(line: str, step: int, total: int | None, loss: float) -> None:
+def test_numbers_as_python_prints_them(read: Read, line: str, step: int, total: int | None, loss: float) -> None:
     (record,) = read("pairs", line)
     assert (record.step, record.total_steps, record.loss) == (step, total, loss)
 
 
-def test_a_lost_loss_in_a_tensor_is_counted() -> None:
+def test_a_lost_loss_in_a_tensor_is_counted(read: Read) -> None:
     assert read("pairs", "Step 10, loss: tensor(nan, device='cuda:0')")[0].nonfinite == 1
 
 

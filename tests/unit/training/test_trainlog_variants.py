@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 import pytest
 
 from agent.base.trainlog import Progress, open_format
 
+Read = Callable[..., list[Progress]]
+
 T = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
-
-
-def read(name: str, *lines: str) -> list[Progress]:
-    parser = open_format(name, timezone.utc)
-    records = list(parser.feed_all(lines))
-    assert parser.unparsed == 0
-    return records
 
 
 @pytest.mark.parametrize(
@@ -31,7 +27,7 @@ def read(name: str, *lines: str) -> list[Progress]:
         "[\x1b[32m20250102 03:04:05\x1b[0m] \x1b[1mstep:3/10\x1b[0m train_time:405ms step_avg:1ms",
     ],
 )
-def test_envelopes_and_clocks(line: str) -> None:
+def test_envelopes_and_clocks(read: Read, line: str) -> None:
     (record,) = read("nanogpt", line)
     assert (record.step, record.time) == (3, T)
 
@@ -46,11 +42,11 @@ def test_envelopes_and_clocks(line: str) -> None:
         ("step:3/10 train_time:4ms", None),
     ],
 )
-def test_ranks(line: str, rank: int | None) -> None:
+def test_ranks(read: Read, line: str, rank: int | None) -> None:
     assert read("nanogpt", line)[0].rank == rank
 
 
-def test_gpt_neox_line_begins_with_its_rate() -> None:
+def test_gpt_neox_line_begins_with_its_rate(read: Read) -> None:
     (record,) = read(
         "megatron",
         " samples/sec: 7.799 | iteration       34/   10000 | elapsed time per iteration (ms): 4103.1 | learning rate:"
@@ -61,7 +57,7 @@ def test_gpt_neox_line_begins_with_its_rate() -> None:
     assert record.loss == pytest.approx(11.18665)
 
 
-def test_megatron_variant_with_averages_behind_a_slash() -> None:
+def test_megatron_variant_with_averages_behind_a_slash(read: Read) -> None:
     records = read(
         "megatron",
         "using world size: 64, data-parallel size: 8",
@@ -73,7 +69,7 @@ def test_megatron_variant_with_averages_behind_a_slash() -> None:
     assert records[0].tokens_per_second == pytest.approx(10005.5 * 64)
 
 
-def test_megatron_tokens_come_from_batch_and_announced_length() -> None:
+def test_megatron_tokens_come_from_batch_and_announced_length(read: Read) -> None:
     records = read(
         "megatron",
         "  seq_length ...................................... 2048",
@@ -83,7 +79,7 @@ def test_megatron_tokens_come_from_batch_and_announced_length() -> None:
     assert records[0].consumed_tokens == 160 * 2048
 
 
-def test_megatron_of_2020_has_values_without_a_colon() -> None:
+def test_megatron_of_2020_has_values_without_a_colon(read: Read) -> None:
     line = (
         " iteration      {}/  320000 | elapsed time per iteration (ms): 512.3 | learning rate 1.500E-06 |"
         " lm loss {} | loss scale 524288.0 |"
@@ -104,7 +100,7 @@ def test_megatron_of_2020_has_values_without_a_colon() -> None:
 @pytest.mark.parametrize(
     ("skipped", "nan", "lost"), [(0, 0, True), (1, 1, True), (1, 0, False)], ids=["bf16", "fp16", "overflow"]
 )
-def test_megatron_leaves_a_lost_loss_out_of_its_line(skipped: int, nan: int, lost: bool) -> None:
+def test_megatron_leaves_a_lost_loss_out_of_its_line(read: Read, skipped: int, nan: int, lost: bool) -> None:
     """Its average is written if it is >= 0, which nan is not; what was known before would stand for ever."""
     line = (
         " [2025-06-01 10:00:2{0}.123456] iteration        {0}/  500000 | elapsed time per iteration (ms): 2451.2 |"
@@ -117,14 +113,14 @@ def test_megatron_leaves_a_lost_loss_out_of_its_line(skipped: int, nan: int, los
     assert (second.loss is not None) is lost
 
 
-def test_megatron_lines_without_a_loss_of_their_own_lose_none() -> None:
+def test_megatron_lines_without_a_loss_of_their_own_lose_none(read: Read) -> None:
     """A policy's loss may be negative, and is then not written either."""
     line = " iteration {}/ infinity | elapsed time per iteration (ms): 5.0 |{} number of nan iterations: 0 |"
     records = read("megatron", line.format(1, " grpo loss: 1.0E-02 |"), line.format(2, ""))
     assert [(record.loss, record.nonfinite) for record in records] == [(0.01, 0), (None, 0)]
 
 
-def test_megatron_timers_a_line_each() -> None:
+def test_megatron_timers_a_line_each(read: Read) -> None:
     """Of the pair the greater counts: the step waits for the slowest rank."""
     records = read(
         "megatron",
@@ -137,14 +133,14 @@ def test_megatron_timers_a_line_each() -> None:
     assert [record.communication_ratio for record in records[1:]] == [pytest.approx(0.15), pytest.approx(0.2)]
 
 
-def test_a_loaded_checkpoint_is_a_restart_only_after_steps() -> None:
+def test_a_loaded_checkpoint_is_a_restart_only_after_steps(read: Read) -> None:
     loaded = "  successfully loaded checkpoint from /ckpt [ t 0, p 0 ] at iteration 90"
     lines = [f" iteration {step}/ 1000 | elapsed time per iteration (ms): 5.0 |" for step in (100, 110)]
     assert [record.restart for record in read("megatron", loaded, *lines)] == [False, False]
     assert [record.restart for record in read("megatron", lines[0], loaded, lines[1])] == [False, True]
 
 
-def test_a_step_backwards_is_a_restart_and_another_rank_is_not() -> None:
+def test_a_step_backwards_is_a_restart_and_another_rank_is_not(read: Read) -> None:
     lines = [
         "[rank0]: step:9/10 train_time:4ms",
         "[rank1]: step:8/10 train_time:4ms",
@@ -153,7 +149,7 @@ def test_a_step_backwards_is_a_restart_and_another_rank_is_not() -> None:
     assert [record.restart for record in read("nanogpt", *lines)] == [False, False, True]
 
 
-def test_deepspeed_old_timer_gives_the_pace_beside_the_report() -> None:
+def test_deepspeed_old_timer_gives_the_pace_beside_the_report(read: Read) -> None:
     records = read(
         "deepspeed",
         "[2022-03-11 02:06:00,985] [INFO] [config.py:752:print]   train_batch_size ............. 64",
@@ -165,7 +161,7 @@ def test_deepspeed_old_timer_gives_the_pace_beside_the_report() -> None:
     assert records[1].step_seconds == pytest.approx(2.0)
 
 
-def test_deepspeed_pipeline_and_its_share_of_communication() -> None:
+def test_deepspeed_pipeline_and_its_share_of_communication(read: Read) -> None:
     records = read(
         "deepspeed",
         "steps: 10 loss: 9.1234 iter time (s): 0.532 samples/sec: 120.300",
@@ -179,7 +175,7 @@ def test_deepspeed_pipeline_and_its_share_of_communication() -> None:
 @pytest.mark.parametrize(
     "lead", ["[2024-04-04 09:09:53,313] [INFO] [logging.py:96:log_dist] [Rank 0] ", "[Rank 0] ", "rank=0 ", ""]
 )
-def test_deepspeed_share_by_its_newer_names(lead: str) -> None:
+def test_deepspeed_share_by_its_newer_names(read: Read, lead: str) -> None:
     """Those of a micro-step are not those of the step."""
     times = (
         lead + "time (ms) | fwd_microstep: 2.00 | bwd_microstep: 3.00 | bwd_inner_microstep: 1.00 |"
@@ -200,14 +196,14 @@ def test_deepspeed_share_by_its_newer_names(lead: str) -> None:
         '{{"step": {0}, "loss": 2.5}}',
     ],
 )
-def test_deepspeed_share_beside_another_programs_steps(line: str) -> None:
+def test_deepspeed_share_beside_another_programs_steps(read: Read, line: str) -> None:
     times = "[Rank 0] time (ms) | fwd: 250.00 | bwd: 700.00 | bwd_inner: 500.00 | bwd_allreduce: 200.00 | step: 50.00"
     records = read("auto", *[each for step in range(10, 30) for each in (line.format(step), times)])
     assert [record.step for record in records[::2]] == list(range(10, 30))
     assert [record.communication_ratio for record in records[1::2]] == [pytest.approx(0.2)] * 20
 
 
-def test_hugging_face_tells_the_training_bar_from_others() -> None:
+def test_hugging_face_tells_the_training_bar_from_others(read: Read) -> None:
     records = read(
         "huggingface",
         "Map: 100%|██████████| 1000/1000 [00:00<00:00, 2345.67it/s]",
@@ -230,7 +226,7 @@ def test_hugging_face_tells_the_training_bar_from_others() -> None:
     assert records[-1].ended
 
 
-def test_hugging_face_corrects_a_first_guess_by_the_losses() -> None:
+def test_hugging_face_corrects_a_first_guess_by_the_losses(read: Read) -> None:
     """A bar without a title before the training (tokenising) is not the training's."""
     records = read(
         "huggingface",
@@ -243,7 +239,7 @@ def test_hugging_face_corrects_a_first_guess_by_the_losses() -> None:
     assert records[-2].loss == 1.453
 
 
-def test_ms_swift_carries_the_step_in_its_values() -> None:
+def test_ms_swift_carries_the_step_in_its_values(read: Read) -> None:
     (record,) = read(
         "huggingface",
         "{'loss': 1.2, 'learning_rate': 1e-05, 'global_step/max_steps': '5/150', 'elapsed_time': '0:00:23'}",
@@ -251,7 +247,7 @@ def test_ms_swift_carries_the_step_in_its_values() -> None:
     assert (record.step, record.total_steps, record.elapsed) == (5, 150, 23)
 
 
-def test_torchtitan_announces_its_total() -> None:
+def test_torchtitan_announces_its_total(read: Read) -> None:
     records = read(
         "torchtitan",
         "[rank0]:[titan] 2025-06-16 22:30:00,000 - root - INFO - Training starts at step 1, with local batch size 8,"
@@ -275,7 +271,7 @@ def mllog(key: str, value: object, **metadata: object) -> str:
     return ":::MLLOG " + json.dumps(event)
 
 
-def test_mllog_samples_become_steps_of_the_logged_batch() -> None:
+def test_mllog_samples_become_steps_of_the_logged_batch(read: Read) -> None:
     records = read(
         "mllog",
         mllog("global_batch_size", 32),
@@ -290,7 +286,7 @@ def test_mllog_samples_become_steps_of_the_logged_batch() -> None:
     assert [record.ended for record in records] == [False, False, True]
 
 
-def test_mllog_step_beside_samples_is_no_other_count() -> None:
+def test_mllog_step_beside_samples_is_no_other_count(read: Read) -> None:
     records = read(
         "mllog",
         mllog("global_batch_size", 8),
@@ -306,12 +302,14 @@ def test_mllog_step_beside_samples_is_no_other_count() -> None:
 
 
 @pytest.mark.parametrize(("unit", "total"), [("samples_count", 500), ("step_num", None), ("epoch_num", None)])
-def test_mllog_size_of_the_data_is_the_total_of_one_pass_over_it_in_samples(unit: str, total: int | None) -> None:
+def test_mllog_size_of_the_data_is_the_total_of_one_pass_over_it_in_samples(
+    read: Read, unit: str, total: int | None
+) -> None:
     events = [mllog("global_batch_size", 8), mllog("train_samples", 4000), mllog("train_loss", 2.0, **{unit: 80})]
     assert [record.total_steps for record in read("mllog", *events)] == [total]
 
 
-def test_nanogpt_iterations() -> None:
+def test_nanogpt_iterations(read: Read) -> None:
     records = read(
         "nanogpt",
         "Overriding: max_iters = 5000",
@@ -326,7 +324,7 @@ def test_nanogpt_iterations() -> None:
     assert records[2].restart
 
 
-def test_scripts_that_print_like_llm_c() -> None:
+def test_scripts_that_print_like_llm_c(read: Read) -> None:
     records = read(
         "llm.c",
         "step    3/10 | train loss 10.958 | norm 22.09 | lr 1.71e-06 | (2494.79 ms | 210153 tok/s)",
@@ -349,7 +347,7 @@ def test_scripts_that_print_like_llm_c() -> None:
         ('{"step": 10, "ended": true}', Progress(step=10, ended=True)),
     ],
 )
-def test_json_lines(line: str, expected: Progress | None) -> None:
+def test_json_lines(read: Read, line: str, expected: Progress | None) -> None:
     (record,) = read("json", line)
     if expected is not None:
         assert record == expected
@@ -367,12 +365,12 @@ def test_json_lines(line: str, expected: Progress | None) -> None:
         "slurmstepd: error: *** JOB 1809579 ON r8i3n1 CANCELLED AT 2021-05-23T08:45:57 ***",
     ],
 )
-def test_launchers_say_that_a_job_is_over(line: str) -> None:
+def test_launchers_say_that_a_job_is_over(read: Read, line: str) -> None:
     records = read("nanogpt", line, "step:3/10 train_time:4ms", line)
     assert [record.ended for record in records] == [False, True], "words before the first step end nothing"
 
 
-def test_nemo1_bars_without_a_rate() -> None:
+def test_nemo1_bars_without_a_rate(read: Read) -> None:
     """NeMo's own bar; the first has no value yet."""
     records = read(
         "nemo1",
@@ -397,7 +395,7 @@ def test_nemo1_bars_without_a_rate() -> None:
         (0, 68206, "3.41e+4", 34101, None),  # two batches a step
     ],
 )
-def test_nemo1_rounds_its_step(epoch: int, batch: int, written: str, step: int, total: int | None) -> None:
+def test_nemo1_rounds_its_step(read: Read, epoch: int, batch: int, written: str, step: int, total: int | None) -> None:
     (record,) = read(
         "nemo1",
         f"Epoch {epoch}:   3%|▎         | {batch}/1100000 [5:28:58<171:22:21,  1.73it/s, loss=2.52, v_num=,"
